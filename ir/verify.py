@@ -1,0 +1,161 @@
+"""What must hold of a module at each stage: one table of rules a stage, each a sentence and a check."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+
+from xdsl.dialects.builtin import ModuleOp
+
+from diffopt.ir.description import DENOISERS
+from diffopt.ir.dialect import components, denoiser_of, loops, scheduler_of, steps_of
+
+
+class Stage(IntEnum):
+    """How far a module has come; each stage keeps the rules of those before it."""
+
+    LIFTED = 0
+    SCHEDULED = 1
+    EMITTABLE = 2
+
+
+@dataclass(frozen=True)
+class Diagnostic:
+    """A rule that a module breaks."""
+
+    rule: str
+    message: str
+    where: str = ""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A named rule; `check` yields a sentence and a place for each breach."""
+
+    name: str
+    check: Callable[[ModuleOp], Iterator[tuple[str, str]]]
+
+
+def verify(module: ModuleOp, stage: Stage) -> tuple[Diagnostic, ...]:
+    """Check a module against the rules of its stage and all before it; pure."""
+    found: list[Diagnostic] = []
+    for level in Stage:
+        if level > stage:
+            break
+        for rule in RULES[level]:
+            found += [Diagnostic(rule.name, message, where) for message, where in rule.check(module)]
+        if found:
+            return tuple(found)
+    return ()
+
+
+def _has_pipeline(module: ModuleOp) -> Iterator[tuple[str, str]]:
+    named = components(module)
+    if "pipeline" not in named:
+        yield "there is no component @pipeline", "module"
+    if not any(name in named for name in DENOISERS):
+        yield f"there is no denoiser (one of {', '.join(DENOISERS)})", "module"
+
+
+def _has_loops(module: ModuleOp) -> Iterator[tuple[str, str]]:
+    found = loops(module)
+    if not found:
+        yield "there is no diffusion.denoise loop", "@generate"
+    expected = 0
+    for loop in found:
+        start, stop = loop.bounds
+        if start != expected:
+            yield f"a loop starts at step {start} where {expected} is next", "diffusion.denoise"
+        expected = stop
+        if not loop.predicts:
+            yield "a loop never asks the denoiser", "diffusion.denoise"
+
+
+def _symbols_resolve(module: ModuleOp) -> Iterator[tuple[str, str]]:
+    named = components(module)
+    for op in module.walk():
+        symbol = op.properties.get("component")
+        name = getattr(getattr(symbol, "root_reference", None), "data", None)
+        if name is not None and name not in named:
+            yield f"@{name} is not a component", op.name
+
+
+def _steps_agree(module: ModuleOp) -> Iterator[tuple[str, str]]:
+    declared = scheduler_of(module).values.get("steps")
+    if declared != steps_of(module):
+        yield f"the scheduler declares {declared} steps and the loops run {steps_of(module)}", "@scheduler"
+
+
+def _cache_within_schedule(module: ModuleOp) -> Iterator[tuple[str, str]]:
+    steps = steps_of(module)
+    plans = {predict.full_steps for loop in loops(module) for predict in loop.predicts}
+    if len(plans) > 1:
+        yield "the denoiser calls follow different cache schedules", "diffusion.predict"
+    for plan in plans - {None}:
+        if not plan or plan[0] != 0:
+            yield "a cache schedule starts with a full step", "diffusion.predict"
+        elif plan[-1] >= steps:
+            yield f"the cache schedule names step {plan[-1]} of {steps}", "diffusion.predict"
+
+
+TRANSFORM_ORDER = (
+    # (earlier, later, why `later` may not come after `earlier`)
+    ("export", "quantize", "an exported component has no torch weights left to quantize"),
+    ("export", "export", "the component is an engine already"),
+    ("export", "compile", "an exported component has no torch code left to compile"),
+    ("compile", "quantize", "quantizing after compile throws the compiled code away"),
+    ("compile", "compile", "the component is compiled already"),
+    ("compile", "export", "compiled code cannot be traced for export"),
+    ("quantize", "quantize", "the component is quantized already"),
+)
+"""Orders that cannot work within one component's transforms."""
+
+
+def _transform_order(module: ModuleOp) -> Iterator[tuple[str, str]]:
+    for name, component in components(module).items():
+        names = [t.transform.data for t in component.transforms]
+        for index, later in enumerate(names):
+            for earlier, then, why in TRANSFORM_ORDER:
+                if then == later and earlier in names[:index]:
+                    yield f"{later} after {earlier}: {why}", f"@{name}"
+
+
+def _one_engine(module: ModuleOp) -> Iterator[tuple[str, str]]:
+    """A whole-pipeline engine holds every component, so none may be an engine or compiled code of its own."""
+    named = components(module)
+    if not any(t.transform.data == "export" for t in named["pipeline"].transforms):
+        return
+    for name, component in named.items():
+        for transform in component.transforms:
+            if name != "pipeline" and transform.transform.data in ("export", "compile"):
+                yield f"{transform.transform.data} inside a whole-pipeline engine: it holds @{name} already", f"@{name}"
+
+
+def _cache_needs_torch(module: ModuleOp) -> Iterator[tuple[str, str]]:
+    """The feature cache runs the UNet's blocks itself: they must be torch modules, not an engine or a graph."""
+    denoiser = denoiser_of(module)
+    cached = any(predict.full is not None for loop in loops(module) for predict in loop.predicts)
+    for transform in denoiser.transforms if cached else ():
+        if transform.transform.data in ("export", "compile"):
+            yield (
+                f"a feature cache and {transform.transform.data} on one denoiser: the cache runs the blocks one by one",
+                f"@{denoiser.sym_name.data}",
+            )
+
+
+RULES: dict[Stage, tuple[Rule, ...]] = {
+    Stage.LIFTED: (
+        Rule("has-pipeline", _has_pipeline),
+        Rule("has-loops", _has_loops),
+        Rule("symbols-resolve", _symbols_resolve),
+    ),
+    Stage.SCHEDULED: (
+        Rule("steps-agree", _steps_agree),
+        Rule("cache-within-schedule", _cache_within_schedule),
+        Rule("transform-order", _transform_order),
+        Rule("one-engine", _one_engine),
+        Rule("cache-needs-torch", _cache_needs_torch),
+    ),
+    Stage.EMITTABLE: (),
+}

@@ -1,0 +1,1 @@
+"""Transformation passes: one file each, found by walking this package."""

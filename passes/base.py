@@ -1,0 +1,172 @@
+"""The contract of a pass, and the registry that finds every one."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import pkgutil
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from enum import Enum
+from functools import cache
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal, Self, final, get_args, get_origin, get_type_hints
+
+from xdsl.context import Context
+from xdsl.dialects.builtin import ModuleOp
+from xdsl.passes import ModulePass
+
+import diffopt.passes
+from diffopt.ir.errors import DiffoptError
+
+Value = int | float | bool | str
+
+
+class Tier(Enum):
+    """The strongest promise about the images that a pass can keep."""
+
+    EXACT = "exact"
+    NEAR = "near"
+    TRADED = "traded"
+
+
+class Family(Enum):
+    """What a pass works on."""
+
+    STEPS = "steps"
+    GUIDANCE = "guidance"
+    CACHING = "caching"
+    QUANTIZATION = "quantization"
+    COMPILATION = "compilation"
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a pass does not apply: a sentence, the place, and the rule broken. A normal answer, not an error."""
+
+    reason: str
+    where: str = ""
+    rule: str = ""
+
+    def __str__(self) -> str:
+        rule = f" [{self.rule}]" if self.rule else ""
+        return f"{self.where}: {self.reason}{rule}" if self.where else f"{self.reason}{rule}"
+
+
+@dataclass(frozen=True)
+class Example:
+    """What a pass does to the standard 50-step module: a trace, and the line it must bring about or the refusal."""
+
+    trace: str
+    expect: str = ""
+    refusal: str = ""
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of a pass, as its field declares it."""
+
+    name: str
+    type: str
+    default: Value
+    choices: tuple[Value, ...] = ()
+
+
+@dataclass(frozen=True)
+class DiffusionPass(ModulePass):
+    """A rewrite of a diffusion pipeline: a frozen dataclass whose fields are its options.
+
+    Asking (`space`, `refuse`) is pure; only `apply` changes the module. A subclass checks the ranges of its options
+    in `check_options`, by `self.require`.
+    """
+
+    name: ClassVar[str]
+    family: ClassVar[Family]
+    tier: ClassVar[Tier]
+    examples: ClassVar[tuple[Example, ...]]
+    version: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        for option in options(type(self)):
+            value = getattr(self, option.name)
+            if option.type == "float" and type(value) is int:
+                object.__setattr__(self, option.name, float(value))
+            elif option.choices:
+                self.require(value in option.choices, option.name, f"one of {', '.join(map(str, option.choices))}")
+            else:
+                self.require(type(value).__name__ == option.type, option.name, f"of type {option.type}")
+        self.check_options()
+
+    def check_options(self) -> None:
+        """Check ranges; nothing to check by default."""
+
+    def require(self, holds: bool, option: str, what: str) -> None:
+        """Raise a `DiffoptError` naming pass, option and value unless `holds`."""
+        if not holds:
+            raise DiffoptError(f"option {option}={getattr(self, option)} must be {what}", where=self.name)
+
+    @classmethod
+    @abstractmethod
+    def space(cls, module: ModuleOp) -> Iterator[Self]:
+        """Yield the instances worth trying on this module; pure."""
+
+    @abstractmethod
+    def refuse(self, module: ModuleOp) -> Refusal | None:
+        """Return why this instance cannot be applied to this module, or `None`; pure."""
+
+    @abstractmethod
+    def apply(self, ctx: Context, op: ModuleOp) -> None:
+        """Rewrite the module."""
+
+    @final
+    @classmethod
+    def schedule_space(cls, ctx: Context, module_op: ModuleOp) -> tuple[Self, ...]:
+        """Return the instances of `space` that are not refused."""
+        return tuple(instance for instance in cls.space(module_op) if instance.refuse(module_op) is None)
+
+
+@cache
+def options(pass_type: type[DiffusionPass]) -> tuple[Option, ...]:
+    """Return the options of a pass, read off its fields."""
+    hints: Mapping[str, Any] = get_type_hints(pass_type)
+    found = []
+    for field in fields(pass_type):
+        hint = hints[field.name]
+        choices = get_args(hint) if get_origin(hint) is Literal else ()
+        kind = type(choices[0]).__name__ if choices else hint.__name__
+        found.append(Option(field.name, kind, field.default, choices))
+    return tuple(found)
+
+
+@cache
+def registry() -> Mapping[str, type[DiffusionPass]]:
+    """Find every pass: those in this package and those of installed packages (entry point `diffopt.passes`).
+
+    Raises:
+        DiffoptError: two passes share a name; both modules are named.
+    """
+    modules = [
+        importlib.import_module(info.name)
+        for info in pkgutil.walk_packages(diffopt.passes.__path__, "diffopt.passes.")
+        if not info.ispkg
+    ]
+    modules += [entry.load() for entry in importlib.metadata.entry_points(group="diffopt.passes")]
+    found: dict[str, type[DiffusionPass]] = {}
+    for module in modules:
+        for value in vars(module).values():
+            if not (isinstance(value, type) and issubclass(value, DiffusionPass) and "name" in vars(value)):
+                continue
+            other = found.setdefault(value.name, value)
+            if other is not value:
+                raise DiffoptError(f"two passes are named {value.name}", where=f"{other.__module__}, {value.__module__}")
+    order = list(Family)
+    return MappingProxyType(dict(sorted(found.items(), key=lambda item: (order.index(item[1].family), item[0]))))
+
+
+def missing_package(package: str, extra: str) -> Refusal | None:
+    """Refuse when a package is not installed, naming the extra that brings it."""
+    if importlib.util.find_spec(package) is not None:
+        return None
+    return Refusal(f"needs {package}, which is not installed: pip install 'diffopt[{extra}]'", rule="missing-package")

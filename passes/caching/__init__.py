@@ -1,0 +1,1 @@
+"""Reuse of the denoiser's features from step to step."""

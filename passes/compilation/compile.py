@@ -1,0 +1,49 @@
+"""Compile the denoiser with torch.compile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, Self
+
+from xdsl.context import Context
+from xdsl.dialects.builtin import ModuleOp
+
+from diffopt.ir.dialect import components, denoiser_of
+from diffopt.passes.base import DiffusionPass, Example, Family, Refusal, Tier
+
+
+@dataclass(frozen=True)
+class Compile(DiffusionPass):
+    """Compile the denoiser with torch.compile.
+
+    What it does: wraps the denoiser's forward in `torch.compile`; the stock recipe of diffusers' documentation, and
+    so the control arm of every report.
+    When it helps: where no engine can take the component; it costs tens of seconds at the first call.
+    Refuses when: the denoiser is compiled or exported already, or its features are cached.
+    What it costs: tier exact.
+    References: torch.compile documentation; diffusers, "Accelerate inference".
+    """
+
+    name = "compile"
+    family = Family.COMPILATION
+    tier = Tier.EXACT
+    examples = (
+        Example("compile", expect='diffusion.transform "compile" {mode = "default"}'),
+        Example("export,compile", refusal="no torch code left to compile"),
+        Example("compile,quantize", refusal="throws the compiled code away"),
+    )
+
+    mode: Literal["default", "max-autotune-no-cudagraphs"] = "default"
+
+    @classmethod
+    def space(cls, module: ModuleOp) -> Iterator[Self]:
+        yield cls()
+
+    def refuse(self, module: ModuleOp) -> Refusal | None:
+        if any(t.transform.data == "export" for t in components(module)["pipeline"].transforms):
+            return Refusal("the pipeline is an engine: no torch code left to compile", "@pipeline", "transform-order")
+        return None
+
+    def apply(self, ctx: Context, op: ModuleOp) -> None:
+        denoiser_of(op).add_transform("compile", {"mode": self.mode}, self.name)

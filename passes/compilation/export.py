@@ -1,0 +1,68 @@
+"""Turn components, or the whole pipeline, into inference engines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, Self
+
+from xdsl.context import Context
+from xdsl.dialects.builtin import ModuleOp
+
+from diffopt.ir.description import JSON
+from diffopt.ir.dialect import components, denoiser_of
+from diffopt.passes.base import DiffusionPass, Example, Family, Refusal, Tier, missing_package
+
+PACKAGES = {"openvino": "openvino", "onnxruntime": "onnxruntime"}
+
+
+@dataclass(frozen=True)
+class Export(DiffusionPass):
+    """Turn components, or the whole pipeline, into inference engines.
+
+    What it does: `scope=denoiser` and `scope=components` replace the denoiser, or text encoder, denoiser and VAE, by
+    engines; `scope=pipeline` makes one engine of everything between token ids and image, with the denoise loop
+    unrolled, the schedule folded into constants, and guidance window and cache schedule resolved.
+    When it helps: nearly always on a CPU; the whole-pipeline engine most at few steps, where Python costs as much as
+    the network.
+    Refuses when: an engine is there already, or the package is missing.
+    What it costs: tier exact in f32, near in bf16.
+    References: OpenVINO and ONNX Runtime documentation.
+    """
+
+    name = "export"
+    family = Family.COMPILATION
+    tier = Tier.EXACT
+    examples = (
+        Example("export{backend=openvino}", expect='diffusion.transform "export" {backend = "openvino"'),
+        Example("export{scope=denoiser},export{scope=denoiser}", refusal="an engine already"),
+        Example("compile,export{scope=pipeline}", refusal="compile inside a whole-pipeline engine"),
+    )
+
+    backend: Literal["openvino", "onnxruntime"] = "openvino"
+    scope: Literal["denoiser", "components", "pipeline"] = "components"
+    precision: Literal["f32", "bf16"] = "f32"
+
+    @classmethod
+    def space(cls, module: ModuleOp) -> Iterator[Self]:
+        for scope in ("denoiser", "components", "pipeline"):
+            for precision in ("bf16", "f32"):
+                yield cls(backend="openvino", scope=scope, precision=precision)  # type: ignore[arg-type]
+        for scope in ("denoiser", "components", "pipeline"):
+            yield cls(backend="onnxruntime", scope=scope, precision="f32")  # type: ignore[arg-type]
+
+    def refuse(self, module: ModuleOp) -> Refusal | None:
+        if self.backend == "onnxruntime" and self.precision == "bf16":
+            return Refusal("ONNX Runtime has no bf16 kernels on the CPU", rule="unsupported-precision")
+        return missing_package(PACKAGES[self.backend], "cpu")
+
+    def apply(self, ctx: Context, op: ModuleOp) -> None:
+        arguments: dict[str, JSON] = {"backend": self.backend, "precision": self.precision}
+        named = components(op)
+        if self.scope == "pipeline":
+            named["pipeline"].add_transform("export", arguments, self.name)
+            return
+        denoiser = denoiser_of(op).sym_name.data
+        parts = (denoiser,) if self.scope == "denoiser" else ("text_encoder", denoiser, "vae")
+        for part in parts:
+            named[part].add_transform("export", arguments, self.name)

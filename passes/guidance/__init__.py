@@ -1,0 +1,1 @@
+"""Where classifier-free guidance is worth its second denoiser call."""

@@ -1,0 +1,1 @@
+"""Fewer or better steps of the sampler."""

@@ -1,0 +1,92 @@
+"""Sample in fewer steps with a higher-order solver."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, Self
+
+from xdsl.context import Context
+from xdsl.dialects.builtin import ModuleOp
+
+from diffopt.ir.description import JSON
+from diffopt.ir.dialect import loops, scheduler_of, steps_of
+from diffopt.passes.base import DiffusionPass, Example, Family, Refusal, Tier
+
+Solver = Literal["ddim", "dpmsolver++", "deis", "unipc"]
+Spacing = Literal["leading", "trailing", "linspace"]
+
+SCHEDULERS: dict[str, tuple[str, dict[str, JSON]]] = {
+    "ddim": ("diffusers.DDIMScheduler", {}),
+    "dpmsolver++": ("diffusers.DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++", "solver_order": 2}),
+    "deis": ("diffusers.DEISMultistepScheduler", {"solver_order": 2}),
+    "unipc": ("diffusers.UniPCMultistepScheduler", {"solver_order": 2}),
+}
+"""Scheduler class and configuration of each solver; all take the noise schedule of the pipeline's own scheduler."""
+
+
+@dataclass(frozen=True)
+class ReduceSteps(DiffusionPass):
+    """Sample in fewer steps with a higher-order solver.
+
+    What it does: replaces the scheduler, keeping its noise schedule and prediction type, and shortens the loops.
+    When it helps: always in time; in fidelity as far as the solver follows the same probability-flow trajectory.
+    Refuses when: no fewer steps are asked for than there are, a cache schedule is fixed already, or the pipeline is a
+    flow-matching one, whose schedulers these are not.
+    What it costs: tier traded; at more than about half of the steps often near.
+    References: DDIM arXiv 2010.02502; DPM-Solver++ arXiv 2211.01095; DEIS arXiv 2204.13902; UniPC arXiv 2302.04867;
+    timestep spacing arXiv 2305.08891.
+    """
+
+    name = "reduce-steps"
+    family = Family.STEPS
+    tier = Tier.TRADED
+    examples = (
+        Example("reduce-steps{steps=12}", expect="diffusion.denoise @scheduler steps 0 to 12 from"),
+        Example("reduce-steps{steps=60}", refusal="no fewer than the 50 there are"),
+        Example("cache-features{interval=2},reduce-steps", refusal="the cache schedule is fixed for 50 steps"),
+    )
+
+    steps: int = 20
+    solver: Solver = "dpmsolver++"
+    spacing: Spacing = "trailing"
+
+    def check_options(self) -> None:
+        self.require(1 <= self.steps <= 1000, "steps", "from 1 to 1000")
+
+    @classmethod
+    def space(cls, module: ModuleOp) -> Iterator[Self]:
+        counts = [n for n in (2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25) if n < steps_of(module)]
+        for count in counts:
+            for solver in SCHEDULERS:
+                for spacing in ("trailing", "leading"):
+                    yield cls(steps=count, solver=solver, spacing=spacing)  # type: ignore[arg-type]
+
+    def refuse(self, module: ModuleOp) -> Refusal | None:
+        scheduler, steps = scheduler_of(module), steps_of(module)
+        if "FlowMatch" in scheduler.class_name.data:
+            return Refusal(f"{scheduler.class_name.data} is a flow-matching scheduler", "@scheduler", "wrong-kind")
+        if self.steps >= steps:
+            return Refusal(f"{self.steps} steps are no fewer than the {steps} there are", "@scheduler")
+        if any(predict.full is not None for loop in loops(module) for predict in loop.predicts):
+            return Refusal(
+                f"the cache schedule is fixed for {steps} steps: reduce steps first", "@scheduler", "steps-before-cache"
+            )
+        if len(loops(module)) > self.steps:
+            return Refusal(f"{len(loops(module))} loops do not fit into {self.steps} steps", "@scheduler")
+        return None
+
+    def apply(self, ctx: Context, op: ModuleOp) -> None:
+        before, found = steps_of(op), loops(op)
+        start = 0
+        for index, loop in enumerate(found):
+            left = len(found) - index - 1
+            stop = min(max(round(loop.bounds[1] * self.steps / before), start + 1), self.steps - left)
+            loop.set_bounds(start, stop if left else self.steps)
+            start = stop
+        class_name, overrides = SCHEDULERS[self.solver]
+        scheduler = scheduler_of(op)
+        scheduler.properties["class_name"] = type(scheduler.class_name)(class_name)
+        scheduler.set_value("overrides", {**overrides, "timestep_spacing": self.spacing})
+        scheduler.set_value("steps", self.steps)
+        scheduler.set_value("origin", self.name)
