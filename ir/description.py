@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from xdsl.dialects.builtin import ModuleOp
     from xdsl.ir import SSAValue
 
-JSON: TypeAlias = "None | bool | int | float | str | list[JSON] | dict[str, JSON]"
+JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
 
 DENOISERS = ("unet", "transformer")
 """Names that `diffusers` gives to the component called at every step."""
@@ -123,7 +123,7 @@ def build_module(description: PipelineDescription) -> ModuleOp:
     }
     parts: list[d.ComponentOp] = [d.ComponentOp("pipeline", description.pipeline_class, call)]
     for part in description.components:
-        config = {k: v for k, v in part.config.items() if v is not None and not k.startswith("_")}
+        config: JSON = {k: v for k, v in part.config.items() if v is not None and not k.startswith("_")}
         attributes: dict[str, JSON] = {"config": config} if config else {}
         if part.name == scheduler:
             attributes = {"steps": description.steps, **attributes}

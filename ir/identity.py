@@ -69,5 +69,5 @@ def module_hash(module: ModuleOp) -> str:
 
 def difference(before: ModuleOp, after: ModuleOp) -> str:
     """Return a unified diff of two modules' texts."""
-    lines = (print_module(m).splitlines() for m in (before, after))
-    return "\n".join(difflib.unified_diff(*lines, "before", "after", lineterm="", n=1))
+    old, new = print_module(before).splitlines(), print_module(after).splitlines()
+    return "\n".join(difflib.unified_diff(old, new, "before", "after", lineterm="", n=1))

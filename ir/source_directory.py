@@ -90,7 +90,9 @@ def _numeric_defaults(tree: ast.Module, pipeline_class: str) -> dict[str, float]
                 return {
                     argument.arg: default.value
                     for argument, default in pairs
-                    if isinstance(default, ast.Constant) and type(default.value) in (int, float)
+                    if isinstance(default, ast.Constant)
+                    and isinstance(default.value, int | float)
+                    and not isinstance(default.value, bool)
                 }
     return {}
 

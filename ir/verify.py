@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
@@ -144,6 +145,38 @@ def _cache_needs_torch(module: ModuleOp) -> Iterator[tuple[str, str]]:
             )
 
 
+DTYPES = ("float32", "float16", "bfloat16")
+
+
+def _names_are_identifiers(module: ModuleOp) -> Iterator[tuple[str, str]]:
+    """Names of the IR become names in code, so nothing but a name may stand there."""
+    for name, component in components(module).items():
+        if not name.isidentifier() or keyword.iskeyword(name):
+            yield f"{name!r} is no name for a component", f"@{name}"
+        if not all(part.isidentifier() for part in component.class_name.data.split(".")):
+            yield f"{component.class_name.data!r} is no class name", f"@{name}"
+        if "." not in component.class_name.data:
+            yield f"{component.class_name.data!r} does not say which library it is from", f"@{name}"
+        overrides = component.values.get("overrides")
+        keys = list(overrides) if isinstance(overrides, dict) else []
+        for transform in component.transforms:
+            keys += [transform.transform.data, *transform.arguments]
+        for key in keys:
+            if not key.isidentifier() or keyword.iskeyword(key):
+                yield f"{key!r} is no name for an argument", f"@{name}"
+
+
+def _call_is_complete(module: ModuleOp) -> Iterator[tuple[str, str]]:
+    values = components(module)["pipeline"].values
+    for key in ("height", "width"):
+        if type(values.get(key)) is not int:
+            yield f"{key} must be a whole number of pixels", "@pipeline"
+    if not isinstance(values.get("model"), str):
+        yield "model must name a model directory or hub id", "@pipeline"
+    if values.get("dtype") not in DTYPES:
+        yield f"dtype must be one of {', '.join(DTYPES)}", "@pipeline"
+
+
 RULES: dict[Stage, tuple[Rule, ...]] = {
     Stage.LIFTED: (
         Rule("has-pipeline", _has_pipeline),
@@ -157,5 +190,8 @@ RULES: dict[Stage, tuple[Rule, ...]] = {
         Rule("one-engine", _one_engine),
         Rule("cache-needs-torch", _cache_needs_torch),
     ),
-    Stage.EMITTABLE: (),
+    Stage.EMITTABLE: (
+        Rule("names-are-identifiers", _names_are_identifiers),
+        Rule("call-is-complete", _call_is_complete),
+    ),
 }

@@ -131,12 +131,13 @@ class DiffusionPass(ModulePass):
 def options(pass_type: type[DiffusionPass]) -> tuple[Option, ...]:
     """Return the options of a pass, read off its fields."""
     hints: Mapping[str, Any] = get_type_hints(pass_type)
+    defaults: Mapping[str, Any] = {field.name: field.default for field in fields(pass_type)}
     found = []
     for field in fields(pass_type):
         hint = hints[field.name]
         choices = get_args(hint) if get_origin(hint) is Literal else ()
         kind = type(choices[0]).__name__ if choices else hint.__name__
-        found.append(Option(field.name, kind, field.default, choices))
+        found.append(Option(field.name, kind, defaults[field.name], choices))
     return tuple(found)
 
 
@@ -160,7 +161,9 @@ def registry() -> Mapping[str, type[DiffusionPass]]:
                 continue
             other = found.setdefault(value.name, value)
             if other is not value:
-                raise DiffoptError(f"two passes are named {value.name}", where=f"{other.__module__}, {value.__module__}")
+                raise DiffoptError(
+                    f"two passes are named {value.name}", where=f"{other.__module__}, {value.__module__}"
+                )
     order = list(Family)
     return MappingProxyType(dict(sorted(found.items(), key=lambda item: (order.index(item[1].family), item[0]))))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
@@ -12,6 +12,9 @@ from xdsl.dialects.builtin import ModuleOp
 from diffopt.ir.description import JSON
 from diffopt.ir.dialect import components, denoiser_of
 from diffopt.passes.base import DiffusionPass, Example, Family, Refusal, Tier, missing_package
+
+Scope = Literal["denoiser", "components", "pipeline"]
+Precision = Literal["f32", "bf16"]
 
 PACKAGES = {"openvino": "openvino", "onnxruntime": "onnxruntime"}
 
@@ -40,16 +43,15 @@ class Export(DiffusionPass):
     )
 
     backend: Literal["openvino", "onnxruntime"] = "openvino"
-    scope: Literal["denoiser", "components", "pipeline"] = "components"
-    precision: Literal["f32", "bf16"] = "f32"
+    scope: Scope = "components"
+    precision: Precision = "f32"
 
     @classmethod
     def space(cls, module: ModuleOp) -> Iterator[Self]:
-        for scope in ("denoiser", "components", "pipeline"):
-            for precision in ("bf16", "f32"):
-                yield cls(backend="openvino", scope=scope, precision=precision)  # type: ignore[arg-type]
-        for scope in ("denoiser", "components", "pipeline"):
-            yield cls(backend="onnxruntime", scope=scope, precision="f32")  # type: ignore[arg-type]
+        for scope in get_args(Scope):
+            for precision in get_args(Precision):
+                yield cls(backend="openvino", scope=scope, precision=precision)
+            yield cls(backend="onnxruntime", scope=scope, precision="f32")
 
     def refuse(self, module: ModuleOp) -> Refusal | None:
         if self.backend == "onnxruntime" and self.precision == "bf16":

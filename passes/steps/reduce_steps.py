@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
@@ -58,9 +58,9 @@ class ReduceSteps(DiffusionPass):
     def space(cls, module: ModuleOp) -> Iterator[Self]:
         counts = [n for n in (2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25) if n < steps_of(module)]
         for count in counts:
-            for solver in SCHEDULERS:
-                for spacing in ("trailing", "leading"):
-                    yield cls(steps=count, solver=solver, spacing=spacing)  # type: ignore[arg-type]
+            for solver in get_args(Solver):
+                for spacing in get_args(Spacing):
+                    yield cls(steps=count, solver=solver, spacing=spacing)
 
     def refuse(self, module: ModuleOp) -> Refusal | None:
         scheduler, steps = scheduler_of(module), steps_of(module)

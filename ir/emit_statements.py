@@ -1,0 +1,148 @@
+"""From a module to the statements that bring it about on a live pipeline: one list, read by both emitters."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from xdsl.dialects.builtin import ModuleOp, StringAttr
+
+from diffopt.ir.description import JSON
+from diffopt.ir.dialect import ComponentOp, components, denoiser_of, loops, scheduler_of, steps_of
+
+RUNTIME = "diffopt.backends.runtime"
+
+RUNTIME_NAMES = {"compile": "compile_component"}
+"""Runtime functions whose name is not the transform's."""
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One line of code on a live pipeline.
+
+    Args:
+        origin: the pass that asked for it.
+        imports: (module, name) pairs the line needs.
+        code: the line, with `{pipe}` and `{engines}` where those expressions go; `line` puts them in.
+    """
+
+    origin: str
+    imports: tuple[tuple[str, str], ...]
+    code: str
+
+    def line(self, *, pipe: str, engines: str) -> str:
+        """Return the code for a pipeline and an engine folder given as expressions."""
+        return self.code.replace("{pipe}", pipe).replace("{engines}", engines)
+
+
+def statements(module: ModuleOp) -> tuple[Statement, ...]:
+    """Return what must run after the pipeline is constructed, in order; empty for a module as lifted."""
+    named = components(module)
+    found = [*_scheduler_statements(scheduler_of(module))]
+    for name, component in named.items():
+        if name != "pipeline":
+            found += _transform_statements(component, module)
+    found += _plan_statements(module)
+    found += _transform_statements(named["pipeline"], module)
+    return tuple(found)
+
+
+def call_arguments(module: ModuleOp) -> dict[str, JSON]:
+    """Return the arguments of the call that the module describes, as `diffusers` names them."""
+    pipeline = components(module)["pipeline"].values
+    arguments: dict[str, JSON] = {
+        "num_inference_steps": steps_of(module),
+        "guidance_scale": guidance_of(module),
+        "height": pipeline["height"],
+        "width": pipeline["width"],
+    }
+    if pipeline.get("negative_prompt"):
+        arguments["negative_prompt"] = pipeline["negative_prompt"]
+    return arguments
+
+
+def guidance_of(module: ModuleOp) -> float:
+    """Return the guidance scale; 1.0 where nothing is guided."""
+    return next((loop.guide.scale.value.data for loop in loops(module) if loop.guide is not None), 1.0)
+
+
+def _scheduler_statements(scheduler: ComponentOp) -> list[Statement]:
+    overrides = scheduler.values.get("overrides")
+    if not isinstance(overrides, dict):
+        return []
+    library, class_name = scheduler.class_name.data.rsplit(".", 1)
+    arguments = "".join(f", {key}={literal(value)}" for key, value in sorted(overrides.items()))
+    name = scheduler.sym_name.data
+    code = f"{{pipe}}.{name} = {class_name}.from_config({{pipe}}.{name}.config{arguments})"
+    return [Statement(_origin(scheduler), ((library, class_name),), code)]
+
+
+def _transform_statements(component: ComponentOp, module: ModuleOp) -> list[Statement]:
+    found = []
+    for transform in component.transforms:
+        name, target = transform.transform.data, component.sym_name.data
+        function = RUNTIME_NAMES.get(name, name)
+        given = [f"{key}={literal(value)}" for key, value in transform.arguments.items()]
+        if name == "export":
+            given.append("engines={engines}")
+        first = f', "{target}"'
+        if target == "pipeline":
+            function, first = f"{function}_pipeline", ""
+            call = call_arguments(module)
+            given += [
+                f"steps={call['num_inference_steps']}",
+                f"guidance={call['guidance_scale']!r}",
+                f"height={call['height']}",
+                f"width={call['width']}",
+            ]
+        code = f"{function}({{pipe}}{first}, {', '.join(given)})"
+        found.append(Statement(_origin(transform), ((RUNTIME, function),), code))
+    return found
+
+
+def _plan_statements(module: ModuleOp) -> list[Statement]:
+    """Return the step plan, where steps differ: which are guided, and which run the whole denoiser."""
+    found, steps = loops(module), steps_of(module)
+    guided = [i for loop in found if loop.guide is not None for i in range(*loop.bounds)]
+    predict = found[0].predicts[0]
+    full = predict.full_steps
+    given, origins = [f"steps={steps}"], []
+    if 0 < len(guided) < steps:
+        given.append(f"guided={_compact(guided)}")
+        origins += [_origin(loop) for loop in found]
+    if full is not None and predict.branch is not None:
+        given += [f"full={_compact(full)}", f"branch={predict.branch.value.data}"]
+        origins.append(_origin(predict))
+    if len(given) == 1:
+        return []
+    denoiser = denoiser_of(module).sym_name.data
+    code = f'follow_step_plan({{pipe}}, component="{denoiser}", {", ".join(given)})'
+    origin = ", ".join(dict.fromkeys(filter(None, origins)))
+    return [Statement(origin, ((RUNTIME, "follow_step_plan"),), code)]
+
+
+def literal(value: JSON) -> str:
+    """Write a JSON value as Python, strings in double quotes."""
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=not value.isprintable())
+    if isinstance(value, list):
+        return f"[{', '.join(map(literal, value))}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{literal(k)}: {literal(v)}' for k, v in value.items())}}}"
+    return repr(value)
+
+
+def _compact(indices: Sequence[int]) -> str:
+    """Write an arithmetic sequence as a range, anything else as a list."""
+    step = indices[1] - indices[0] if len(indices) > 1 else 1
+    candidate = range(indices[0], indices[-1] + 1, step)
+    if list(candidate) != list(indices):
+        return repr(list(indices))
+    stop = indices[-1] + 1
+    return f"range({indices[0]}, {stop})" if step == 1 else f"range({indices[0]}, {stop}, {step})"
+
+
+def _origin(op: object) -> str:
+    attribute = getattr(op, "attributes", {}).get("origin")
+    return attribute.data if isinstance(attribute, StringAttr) else ""
