@@ -1,0 +1,149 @@
+"""Names of a script: what a name stands for at the place where it is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import libcst as cst
+from libcst.metadata import Assignment, BuiltinAssignment, ImportAssignment, Scope
+
+from diffopt.ir.script_text import Script
+
+Function = cst.FunctionDef | cst.Lambda
+BLOCKS = (cst.IndentedBlock, cst.SimpleStatementSuite, cst.Module)
+
+
+@dataclass(frozen=True, eq=False)
+class Binding:
+    """One way a name got its value.
+
+    Args:
+        node: the definition: an expression, a `Param`, a function, a class, or anything else that binds.
+        steps: indices to unpack from the value, outermost first, for `a, (b, c) = value`.
+        each: the name takes the items of the value one after the other (a loop's target).
+        qualified: dotted name of what was imported; empty otherwise.
+    """
+
+    node: cst.CSTNode
+    steps: tuple[int, ...] = ()
+    each: bool = False
+    qualified: str = ""
+
+
+def scope_of(script: Script, node: cst.CSTNode) -> Scope | None:
+    """Return the scope in which a node's names are looked up."""
+    scope = script.scopes.get(node)
+    if scope is not None:
+        return scope
+    return next((s for a in script.ancestors(node) if (s := script.scopes.get(a)) is not None), None)
+
+
+def bindings(script: Script, name: cst.Name) -> list[Binding]:
+    """Return what a name may stand for where it is read; empty when it is bound nowhere."""
+    scope = scope_of(script, name)
+    if scope is None:
+        return []
+    found = [a for a in scope[name.value] if isinstance(a, Assignment | BuiltinAssignment)]
+    reaching = list(_reaching(script, name, [a for a in found if isinstance(a, Assignment)]))
+    if reaching:
+        return [_binding(script, a) for a in reaching]
+    if any(isinstance(a, BuiltinAssignment) for a in found) and len(found) == 1:
+        return [Binding(name, qualified=f"builtins.{name.value}")]
+    return [_binding(script, a) for a in found if isinstance(a, Assignment)]
+
+
+def _reaching(script: Script, use: cst.Name, found: list[Assignment]) -> Iterator[Assignment]:
+    """Leave out assignments that another one overwrites before the name is read."""
+    if len(found) < 2:
+        yield from found
+        return
+    home = _function_of(script, use)
+    if any(_function_of(script, a.node) is not home for a in found):
+        usual = [a for a in found if script.enclosing(a.node, cst.ExceptHandler) is None]
+        yield from usual or found
+        return
+    here = script.start(use)
+    around = [use, *script.ancestors(use)]
+    loops = {a for a in around if isinstance(a, cst.For | cst.While | cst.CompFor)}
+    ordered = sorted(found, key=lambda a: script.start(a.node), reverse=True)
+    for assignment in ordered:
+        node = assignment.node
+        if script.start(node) >= here or _statement(script, node) is _statement(script, use):
+            if loops.intersection(script.ancestors(node)):
+                yield assignment
+            continue
+        common = next((a for a in script.ancestors(node) if a in around), None)
+        if isinstance(common, cst.If) and not loops:
+            continue
+        if script.enclosing(node, cst.ExceptHandler) in around or script.enclosing(node, cst.ExceptHandler) is None:
+            yield assignment
+        if script.enclosing(node, *BLOCKS) in around:
+            return
+
+
+def _statement(script: Script, node: cst.CSTNode) -> cst.CSTNode | None:
+    return script.enclosing(node, cst.BaseSmallStatement)
+
+
+def _function_of(script: Script, node: cst.CSTNode) -> Function | None:
+    """Return the function whose body (not signature) holds a node."""
+    inner = node
+    for ancestor in script.ancestors(node):
+        if isinstance(ancestor, cst.FunctionDef | cst.Lambda) and inner is ancestor.body:
+            return ancestor
+        if isinstance(ancestor, cst.FunctionDef | cst.Lambda) and isinstance(inner, cst.Parameters):
+            return ancestor if isinstance(node, cst.Param) else _function_of(script, ancestor)
+        inner = ancestor
+    return None
+
+
+def _binding(script: Script, assignment: Assignment) -> Binding:
+    node = assignment.node
+    if isinstance(assignment, ImportAssignment):
+        names = assignment.get_qualified_names_for(assignment.name)
+        return Binding(node, qualified=next((q.name for q in names), assignment.name))
+    if not isinstance(node, cst.Name):
+        return Binding(node)
+    steps: list[int] = []
+    inner: cst.CSTNode = node
+    for ancestor in script.ancestors(node):
+        match ancestor:
+            case cst.Tuple() | cst.List():
+                steps.insert(0, next(i for i, e in enumerate(ancestor.elements) if e is inner))
+            case cst.Element():
+                pass
+            case cst.AssignTarget():
+                assign = script.parents[ancestor]
+                return Binding(assign.value if isinstance(assign, cst.Assign) else assign, tuple(steps))
+            case cst.AnnAssign() | cst.NamedExpr():
+                return Binding(ancestor.value if ancestor.value is not None else ancestor, tuple(steps))
+            case cst.For() | cst.CompFor():
+                return Binding(ancestor.iter, tuple(steps), each=True)
+            case _:
+                return Binding(ancestor)
+        inner = ancestor
+    return Binding(node)
+
+
+def method_class(script: Script, function: cst.CSTNode) -> cst.ClassDef | None:
+    """Return the class whose method a function is."""
+    block = script.parents.get(function)
+    owner = script.parents.get(block) if block is not None else None
+    return owner if isinstance(owner, cst.ClassDef) else None
+
+
+def self_class(script: Script, name: cst.Name) -> cst.ClassDef | None:
+    """Return the class of which a name is `self` (the first parameter of a method)."""
+    for found in bindings(script, name):
+        if not isinstance(found.node, cst.Param):
+            continue
+        function = script.enclosing(found.node, cst.FunctionDef)
+        if function is not None and function.params.params[:1] and function.params.params[0] is found.node:
+            return method_class(script, function)
+    return None
+
+
+def signature(function: Function) -> list[cst.Param]:
+    """Return a function's parameters in the order in which positions fill them."""
+    return [*function.params.posonly_params, *function.params.params, *function.params.kwonly_params]
