@@ -1,0 +1,57 @@
+# Every target makes the environment it needs; `make demo` and `make test` work on a fresh machine.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_FLAGS ?= --quiet --disable-pip-version-check
+STAMP := $(VENV)/.diffopt-installed
+
+.PHONY: demo test test-quick test-gpu check format lint types layers clean distclean setup train
+
+demo: setup
+	$(BIN)/diffopt compile demo:shapes -o out/shapes --force --budget 3.5m --seed 0
+	$(BIN)/diffopt run out/shapes --prompt "a large red circle on the left and a small blue square on the right, white background" --seed 1 -o out/shapes.png
+
+test: setup
+	$(BIN)/python -m pytest -q -m "not gpu"
+
+test-quick: setup
+	$(BIN)/python -m pytest -q -m "not gpu and not slow"
+
+test-gpu: setup
+	$(BIN)/python -m pytest -q -m gpu
+
+check: lint types layers
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup
+	$(BIN)/mypy
+
+layers: setup
+	$(BIN)/lint-imports
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Trains the built-in model and its scorer again; takes about an hour on two cores.
+train: setup
+	$(BIN)/python -m diffopt.bench.models.shapes.train --stage all
+
+setup: $(STAMP)
+
+# torch first: its CPU build is pinned in constraints.txt, and an unpinned dependency would bring a CUDA build.
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt torch numpy
+	$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt -e ".[cpu,quant,llm,dev]"
+	touch $(STAMP)
+
+clean:
+	rm -rf out runs build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -not -path "./$(VENV)/*" -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf $(VENV)

@@ -1,0 +1,271 @@
+"""The library's front door, and the one place that wires the rooms together."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import diffopt
+from diffopt.artifact import Artifact
+from diffopt.events import Listener, Progress, Stage, silence
+from diffopt.sources import Source, lift
+
+if TYPE_CHECKING:
+    from diffopt.bench.evaluate import Outcome
+    from diffopt.planners import ProposersFor
+    from diffopt.search.goals import Constraints
+
+__all__ = ["Goal", "Source", "Verdict", "compile", "lift", "verify"]
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What the user asks for.
+
+    Args:
+        tier: weakest tier that will do: `exact`, `near` or `traded`.
+        min_fidelity: least median paired PSNR in dB.
+        max_latency: most milliseconds a call.
+        max_memory: most GB of peak memory.
+        keep_steps: leave the number of steps alone.
+    """
+
+    tier: str = "near"
+    min_fidelity: float | None = None
+    max_latency: float | None = None
+    max_memory: float | None = None
+    keep_steps: bool = False
+
+    def constraints(self) -> Constraints:
+        """Return the goal in the search's units."""
+        from diffopt.search.goals import Constraints
+
+        return Constraints(
+            tier=self.tier,
+            min_psnr=self.min_fidelity,
+            max_latency_s=None if self.max_latency is None else self.max_latency / 1e3,
+            max_memory_bytes=None if self.max_memory is None else int(self.max_memory * 1e9),
+            keep_steps=self.keep_steps,
+        )
+
+
+def compile(
+    source: str | Path,
+    out: str | Path,
+    *,
+    goal: Goal | None = None,
+    target: str = "cpu",
+    budget: str = "10m",
+    prompts: str | Path | None = None,
+    passes: str | None = None,
+    proposers: ProposersFor | None = None,
+    resume: bool = False,
+    force: bool = False,
+    seed: int = 0,
+    settings: Mapping[str, str] | None = None,
+    command: str = "",
+    listen: Listener = silence,
+) -> Artifact | None:
+    """Search for the fastest pipeline that meets the goal, prove it on held-out prompts, and write the artifact.
+
+    The run's store, engines and reference images stay in `OUT.run`; with `resume` a stopped run goes on from there.
+
+    Args:
+        source: see `lift`.
+        out: folder of the artifact.
+        budget: of the search: a time (`90s`, `10m`) or a number of measured candidates (`40`).
+        prompts: file with one prompt a line; half of them are held out.
+        passes: measure this one trace instead of searching.
+        proposers: makes the sources of candidates; by default the rules.
+
+    Returns:
+        The artifact, or `None` where no candidate met the goal on held-out prompts (the run's store tells why).
+
+    Raises:
+        DiffoptError: bad input; nothing is left half written.
+    """
+    from diffopt.bench.evaluate import Evaluator, Measured, Thresholds
+    from diffopt.finals import choose, control_traces, decide_levels
+    from diffopt.ir.emit_pipeline import emit
+    from diffopt.ir.identity import print_module
+    from diffopt.packing import explained, level_json, pack, recorded_versions, trial_json
+    from diffopt.passes.pipeline import Trace, applied
+    from diffopt.planners import proposers_for
+    from diffopt.search.budget import Budget
+    from diffopt.search.engine import Engine
+    from diffopt.search.store import Store
+    from diffopt.session import (
+        FixedProposer,
+        Judge,
+        engines_of,
+        model_directory,
+        model_hash,
+        program,
+        run_folder,
+        run_search,
+        workload_for,
+    )
+
+    started = time.monotonic()
+    goal = goal or Goal()
+    constraints = goal.constraints()
+    only = None if passes is None else FixedProposer(Trace.parse(passes))
+    limit = Budget.parse(budget) if only is None else Budget(candidates=1)
+    lifted = lift(source, settings)
+    if only is not None:
+        applied(only.trace, lifted.module)
+    work = workload_for(lifted, prompts, seed)
+    place = Path(out)
+    folder = run_folder(place, resume=resume, force=force)
+    thresholds = Thresholds()
+    found = [only] if only is not None else (proposers or proposers_for("rules", goal, target, {}))(folder)
+    plan: dict[str, Any] = {
+        "thresholds": thresholds.to_json(),
+        "workload": {
+            "search": len(work.prompts),
+            "heldout": len(work.heldout),
+            "seed": seed,
+            "height": work.height,
+            "width": work.width,
+            "search_prompts": list(work.prompts),
+            "prompts": list(work.heldout),
+        },
+    }
+    marks = [time.monotonic()]
+    with (
+        Store(folder / "store.sqlite") as store,
+        Evaluator(
+            program(lifted.module, "baseline"),
+            work,
+            work=folder / "work",
+            engines=folder / "engines",
+            device=target,
+            scorer=lifted.builtin.scorer() if lifted.builtin is not None else None,
+            thresholds=thresholds,
+            seed=seed,
+            progress=lambda stage, done, total: listen(Progress(stage, done, total)),
+        ) as evaluator,
+    ):
+        engine = Engine(
+            lifted.module,
+            store,
+            run_id="search",
+            seed=seed,
+            proposers=found,
+            constraints=constraints,
+            manifest=plan,
+        )
+        listen(Stage("measuring the baseline, and the baseline against itself"))
+        self_test = evaluator.self_test()
+        marks.append(time.monotonic())
+        listen(Stage(f"searching for {limit}"))
+        reason = run_search(engine, evaluator, lifted.module, limit, listen)
+        marks.append(time.monotonic())
+        listen(Stage(f"stopped: {reason}; deciding on held-out prompts"))
+        judge = Judge(evaluator, store, lifted.module, listen)
+        finals = decide_levels(engine.trials(), constraints, judge)
+        chosen = choose(finals, constraints)
+        measured = chosen.outcome if chosen is not None else None
+        arms = control_traces(lifted.module, measured.latency.ratio) if isinstance(measured, Measured) else {}
+        controls = [{"name": name, "trace": t, "outcome": judge(t, name).to_json()} for name, t in arms.items()]
+        marks.append(time.monotonic())
+        trials = engine.trials()
+        if chosen is None or chosen.candidate is None or not isinstance(measured, Measured):
+            return None
+        images = evaluator.images_of(judge.program(chosen.candidate.trace))
+    winner = applied(Trace.parse(chosen.candidate.trace), lifted.module)
+    model = model_directory(lifted.module)
+    manifest = {
+        "diffopt": diffopt.__version__,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": command,
+        "target": target,
+        "source": {"kind": lifted.kind, "path": lifted.name},
+        "model": {"path": str(model), "hash": model_hash(model)},
+        "versions": recorded_versions(emit(winner).requirements),
+        "device": measured.environment,
+        "goal": dataclasses.asdict(goal),
+        **plan,
+        "self_test": dataclasses.asdict(self_test),
+        "baseline_ir": print_module(lifted.module),
+        "ir": print_module(winner),
+        "trace": chosen.candidate.trace,
+        "key": chosen.candidate.key,
+        "tier": measured.tier,
+        "result": measured.to_json(),
+        "levels": [level_json(final) for final in finals],
+        "controls": controls,
+        "trials": [trial_json(trial) for trial in trials],
+        "steps": explained(Trace.parse(chosen.candidate.trace)),
+        "engines": list(engines_of(measured)),
+        "seconds": {
+            name: end - start
+            for name, (start, end) in zip(("baseline", "search", "final"), pairwise(marks), strict=True)
+        }
+        | {"total": time.monotonic() - started},
+    }
+    return pack(place, folder, manifest, winner, lifted, images, engines_of(measured))
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What measuring an artifact again gave.
+
+    Args:
+        ok: it ran, keeps its tier, and its speed-up interval reaches the recorded one.
+        reason: what is missing; empty when `ok`.
+    """
+
+    ok: bool
+    reason: str
+    outcome: Outcome
+    recorded: Outcome
+    artifact: Artifact
+
+
+def verify(path: str | Path, *, model: str | Path | None = None, listen: Listener = silence) -> Verdict:
+    """Measure an artifact again, here, on its held-out prompts, and compare with what its manifest says.
+
+    Raises:
+        DiffoptError: no artifact, made for other versions, or its model cannot be found.
+    """
+    from diffopt.bench.evaluate import Evaluator, Program, Thresholds, outcome_from_json
+    from diffopt.bench.workload import Workload
+    from diffopt.ir.identity import parse_module
+    from diffopt.session import missed, program
+
+    artifact = Artifact.open(path)
+    artifact.check_versions()
+    manifest, asked = artifact.manifest, artifact.manifest["workload"]
+    module = parse_module(manifest["baseline_ir"], f"{path}: baseline_ir")
+    builtin = lift(manifest["source"]["path"]).builtin if manifest["source"]["kind"] == "builtin" else None
+    work = Workload(
+        tuple(asked["search_prompts"]), tuple(asked["prompts"]), asked["seed"], asked["height"], asked["width"]
+    )
+    with (
+        tempfile.TemporaryDirectory(prefix="diffopt-verify-") as scratch,
+        Evaluator(
+            program(module, "baseline"),
+            work,
+            work=Path(scratch),
+            engines=artifact.path / "engines",
+            device=manifest["target"],
+            model=None if model is None else str(model),
+            scorer=builtin.scorer() if builtin is not None else None,
+            thresholds=Thresholds(**manifest["thresholds"]),
+            progress=lambda stage, done, total: listen(Progress(stage, done, total)),
+        ) as evaluator,
+    ):
+        listen(Stage("measuring the artifact on its held-out prompts"))
+        text = (artifact.path / "pipeline.py").read_text(encoding="utf-8")
+        outcome = evaluator.evaluate(Program("artifact", text), split="heldout")
+    recorded = outcome_from_json(manifest["result"])
+    reason = missed(recorded, outcome)
+    return Verdict(not reason, reason, outcome, recorded, artifact)

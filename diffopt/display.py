@@ -1,0 +1,77 @@
+"""Progress for people, on standard error: a live line of what goes on, and one line a candidate."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Self
+
+from diffopt.events import Asked, Decided, Event, Progress, Stage, Told
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from diffopt.bench.evaluate import Outcome
+
+
+class Display:
+    """Listens to a run and shows it; a context manager.
+
+    On a terminal it keeps a live status line; elsewhere it prints one line an event, without control characters.
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        from rich.console import Console
+
+        self._console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
+        self._status = self._console.status("starting")
+        self._stage = self._candidate = ""
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._status.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._status.stop()
+
+    def __call__(self, event: Event) -> None:
+        """Show an event."""
+        from rich.markup import escape
+
+        match event:
+            case Stage(text):
+                self._stage, self._candidate = text, ""
+                self._console.print(f"[bold]{escape(text)}[/bold]")
+            case Asked(candidate):
+                self._candidate = f"{candidate.id:3d}  {short(candidate.trace)}"
+            case Progress(text, done, total):
+                where = self._candidate or self._stage
+                self._status.update(escape(f"{where}: {text} {done}/{total}"))
+            case Told(candidate, outcome):
+                self._console.print(escape(f"{candidate.id:3d}  {describe(outcome)}  {short(candidate.trace)}"))
+            case Decided(name, trace, outcome):
+                self._console.print(escape(f"     {describe(outcome)}  {name + ': ' if name else ''}{short(trace)}"))
+
+
+def describe(outcome: Outcome) -> str:
+    """Return an outcome as one short line of fixed width."""
+    from diffopt.bench.evaluate import Measured
+
+    if not isinstance(outcome, Measured):
+        return f"{outcome.kind:>8}: {' '.join(outcome.message.split())[:60]}"
+    latency, fidelity = outcome.latency, outcome.fidelity
+    idle = f" (did nothing: {', '.join(outcome.inactive)})" if outcome.inactive else ""
+    return (
+        f"{latency.ratio:6.2f}x [{latency.lo:.2f}, {latency.hi:.2f}]  {fidelity.psnr_median:5.1f} dB"
+        f"  {outcome.tier:<7}{idle}"
+    )
+
+
+def short(trace: str) -> str:
+    """Return a trace without quotes, for people."""
+    return trace.replace('"', "") or "baseline"
+
+
+def print_lines(lines: list[str]) -> None:
+    """Print results on standard output."""
+    sys.stdout.write("\n".join(lines) + "\n")

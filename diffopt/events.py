@@ -1,0 +1,59 @@
+"""What a long run says while it goes on; a display listens, nothing else does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from diffopt.bench.evaluate import Outcome
+    from diffopt.search.records import Candidate
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the run begins."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Something of the current stage is done: `done` of `total`."""
+
+    text: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A candidate is being built and measured."""
+
+    candidate: Candidate
+
+
+@dataclass(frozen=True)
+class Told:
+    """A candidate has an outcome."""
+
+    candidate: Candidate
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
+class Decided:
+    """A program was measured on held-out prompts, for a level or as a control arm."""
+
+    name: str
+    trace: str
+    outcome: Outcome
+
+
+Event = Stage | Progress | Asked | Told | Decided
+Listener = Callable[[Event], None]
+
+
+def silence(event: Event) -> None:
+    """Listen to nothing."""

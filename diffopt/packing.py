@@ -1,0 +1,113 @@
+"""From a finished run to the artifact on disk: manifest, code, patch, engines, images, report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from diffopt.artifact import Artifact, installed_version, write_artifact
+from diffopt.ir.emit_edits import apply_edits, emit_edits, unified_patch
+from diffopt.ir.emit_pipeline import emit_pipeline
+from diffopt.passes.base import registry
+from diffopt.passes.pipeline import Trace
+
+if TYPE_CHECKING:
+    from xdsl.dialects.builtin import ModuleOp
+
+    from diffopt.finals import Final
+    from diffopt.search.records import Trial
+    from diffopt.sources import Source
+
+SHOWN_IMAGES = 12
+"""Image pairs that go into the artifact: the worst, and the first of the rest."""
+
+LIBRARIES = ("torch", "diffusers", "transformers")
+
+
+def pack(
+    out: Path,
+    run_folder: Path,
+    manifest: Mapping[str, Any],
+    winner: ModuleOp,
+    source: Source,
+    images: Path,
+    engines: tuple[str, ...],
+) -> Artifact:
+    """Write the artifact.
+
+    Raises:
+        DiffoptError: the disk is full, or the folder cannot be written; nothing half written is left.
+    """
+    from diffopt.report import write_report
+
+    files = {"pipeline.py": emit_pipeline(winner)}
+    if source.kind == "script":
+        files["changes.patch"] = script_patch(winner, source, engines=out / "engines")
+    shown = _shown(images)
+    draft_report = run_folder / "report.html"
+    write_report(manifest, images, draft_report)
+    files["report.html"] = draft_report.read_text(encoding="utf-8")
+    folders = {"engines": [run_folder / "engines" / name for name in engines], "images": shown}
+    return write_artifact(out, manifest, files, folders)
+
+
+def script_patch(winner: ModuleOp, source: Source, *, engines: Path) -> str:
+    """Return the patch of the user's script; empty where nothing changes."""
+    edits = emit_edits(winner, source.text, path=source.name, engines=str(engines.resolve()))
+    patched: str = apply_edits(source.text, edits)
+    return unified_patch(Path(source.name).name, source.text, patched)
+
+
+def level_json(final: Final) -> dict[str, Any]:
+    """Return a level of the ladder for the manifest."""
+    demands = final.level.constraints
+    parts = [
+        f"median paired PSNR of at least {demands.min_psnr:g} dB" if demands.min_psnr is not None else "",
+        f"tier {demands.tier} or stronger" if demands.tier is not None else "",
+        "the number of steps kept" if demands.keep_steps else "",
+    ]
+    return {
+        "level": final.level.name,
+        "requirement": ", ".join(filter(None, parts)),
+        "trace": final.candidate.trace if final.candidate else "",
+        "key": final.candidate.key if final.candidate else "",
+        "outcome": final.outcome.to_json() if final.outcome else None,
+    }
+
+
+def trial_json(trial: Trial) -> dict[str, Any]:
+    """Return a trial for the manifest."""
+    candidate = trial.candidate
+    return {
+        "id": candidate.id,
+        "trace": candidate.trace,
+        "key": candidate.key,
+        "origin": candidate.origin,
+        "outcome": trial.outcome.to_json(),
+    }
+
+
+def explained(trace: Trace) -> list[dict[str, str]]:
+    """Return each pass of a trace with the first sentence of its docstring."""
+    return [
+        {"pass": str(p.spec(include_default=True)), "explanation": (registry()[p.name].__doc__ or "").split("\n")[0]}
+        for p in trace
+    ]
+
+
+def recorded_versions(requirements: tuple[str, ...]) -> dict[str, str]:
+    """Return the installed versions of the packages that an artifact depends on."""
+    names = (*LIBRARIES, *(name for name in requirements if name not in LIBRARIES))
+    return {name: version for name in names if (version := installed_version(name)) is not None}
+
+
+def _shown(images: Path) -> list[Path]:
+    index = images / "images.json"
+    if not index.is_file():
+        return []
+    entries = json.loads(index.read_text(encoding="utf-8"))["images"]
+    worst = sorted(entries, key=lambda entry: float(entry["psnr"]))[: SHOWN_IMAGES // 2]
+    rest = [entry for entry in entries if entry not in worst][: SHOWN_IMAGES - len(worst)]
+    return [index, *(images / str(entry[side]) for entry in worst + rest for side in ("baseline", "candidate"))]

@@ -1,0 +1,73 @@
+"""The images of a report: which pairs it shows, made small enough to stand inside the page."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from diffopt import manifest_text as said
+from diffopt.ir.description import JSON
+
+MOST_PAIRS = 12
+WORST_PAIRS = 4
+LONGEST_SIDE = 384
+"""Pixels; larger images are reduced, so that a report stays below about 15 MB."""
+
+SMALL_SIDE = 200
+"""Pixels; images below it are shown enlarged, pixel by pixel."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The baseline's and the optimized image of one prompt and seed, as data URIs."""
+
+    prompt: str
+    seed: str
+    psnr: str
+    worst: bool
+    baseline: str
+    optimized: str
+    small: bool
+
+
+def pairs(folder: Path) -> tuple[list[Pair], int]:
+    """Return the worst pairs, then others spread evenly over the rest, and how many there are on disk."""
+    try:
+        listed: JSON = json.loads((folder / "images.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return [], 0
+    entries = sorted(said.items(listed, "images"), key=lambda entry: said.number(entry, "psnr") or 0.0)
+    rest = entries[WORST_PAIRS:]
+    wanted = min(MOST_PAIRS - WORST_PAIRS, len(rest))
+    spread = [rest[round(index * (len(rest) - 1) / max(wanted - 1, 1))] for index in range(wanted)]
+    found = []
+    for rank, entry in enumerate([*entries[:WORST_PAIRS], *spread]):
+        baseline, optimized = (
+            _picture(folder / Path(said.text(entry, side)).name) for side in ("baseline", "candidate")
+        )
+        if baseline is not None and optimized is not None:
+            prompt, psnr = said.text(entry, "prompt"), said.decibel(said.number(entry, "psnr"))
+            found.append(
+                Pair(
+                    prompt, said.count(entry, "seed"), psnr, rank < WORST_PAIRS, baseline[0], optimized[0], baseline[1]
+                )
+            )
+    return found, len(entries)
+
+
+def _picture(path: Path) -> tuple[str, bool] | None:
+    """Return an image as a PNG data URI, and whether it is small; None where it cannot be read."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as opened:
+            image = opened.convert("RGB")
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return None
+    image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}", max(image.size) < SMALL_SIDE

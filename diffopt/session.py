@@ -1,0 +1,191 @@
+"""The parts of one run: its folder, its workload, its programs, and the judge on held-out prompts."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from diffopt.artifact import is_artifact
+from diffopt.bench.evaluate import Evaluator, Measured, Outcome, Program
+from diffopt.bench.tiers import TIERS
+from diffopt.bench.workload import Workload, default_workload, load_prompts, split_prompts
+from diffopt.events import Asked, Decided, Listener, Told
+from diffopt.ir.dialect import components
+from diffopt.ir.emit_pipeline import emit_pipeline
+from diffopt.ir.errors import DiffoptError
+from diffopt.ir.identity import module_hash
+from diffopt.passes.pipeline import Trace, applied
+from diffopt.search.budget import Budget
+from diffopt.search.engine import Engine
+from diffopt.search.executors.local import LocalExecutor
+from diffopt.search.loop import search
+from diffopt.search.records import Candidate, Trial
+from diffopt.search.store import Store
+
+if TYPE_CHECKING:
+    from xdsl.dialects.builtin import ModuleOp
+
+    from diffopt.sources import Source
+
+SEARCH_PROMPTS, HELDOUT_PROMPTS = 24, 100
+"""Prompts of a built-in model; at 100, "within 1 point" is one prompt."""
+
+
+REACH = 0.9
+"""Share of the recorded speed-up that measuring again must reach."""
+
+
+@dataclass(frozen=True)
+class FixedProposer:
+    """Proposes one given trace: what `--passes` asks for."""
+
+    trace: Trace
+    name: str = "user"
+
+    def propose(self, module: ModuleOp, history: Sequence[Trial], count: int) -> list[Trace]:
+        """Return the trace."""
+        return [self.trace]
+
+
+class Judge:
+    """Measures traces on held-out prompts, each once in the life of a run; what it found is in the store."""
+
+    RUN = "heldout"
+
+    def __init__(self, evaluator: Evaluator, store: Store, module: ModuleOp, listen: Listener) -> None:
+        self._evaluator, self._store, self._module, self._listen = evaluator, store, module, listen
+        store.open_run(self.RUN, {"module": module_hash(module)})
+
+    def __call__(self, trace: str, name: str = "") -> Outcome:
+        """Return the outcome of a trace, measured now or found in the store."""
+        rewritten = applied(Trace.parse(trace), self._module)
+        key = module_hash(rewritten)
+        known = {trial.candidate.key: trial.outcome for trial in self._store.trials(self.RUN)}
+        if key not in known:
+            waiting = [c for c in self._store.pending(self.RUN) if c.key == key]
+            candidate = (
+                waiting[0]
+                if waiting
+                else self._store.add_candidate(
+                    self.RUN, trace=trace, key=key, origin=name or "level", facts={}, predicted=None
+                )
+            )
+            known[key] = self._evaluator.evaluate(self.program(trace), split="heldout")
+            self._store.tell(self.RUN, candidate.id, known[key])
+        self._listen(Decided(name, trace, known[key]))
+        return known[key]
+
+    def program(self, trace: str) -> Program:
+        """Return the program a trace leads to."""
+        return program(applied(Trace.parse(trace), self._module), trace or "baseline")
+
+
+def program(module: ModuleOp, name: str) -> Program:
+    """Emit a module for measuring."""
+    return Program(name, emit_pipeline(module))
+
+
+def run_search(engine: Engine, evaluator: Evaluator, module: ModuleOp, budget: Budget, listen: Listener) -> str:
+    """Search until the budget is spent; return why it stopped."""
+
+    def evaluate(candidate: Candidate) -> Outcome:
+        listen(Asked(candidate))
+        return evaluator.evaluate(program(applied(Trace.parse(candidate.trace), module), candidate.trace))
+
+    return search(
+        engine,
+        LocalExecutor(evaluate),
+        budget,
+        on_trial=lambda trial: listen(Told(trial.candidate, trial.outcome)),
+    )
+
+
+def workload_for(source: Source, prompts: str | Path | None, seed: int) -> Workload:
+    """Return the prompts and sizes a source is measured with: the user's, the built-in model's, or plain captions.
+
+    Raises:
+        DiffoptError: the prompt file cannot be used.
+    """
+    call = components(source.module)["pipeline"].values
+    height, width = (value for value in (call["height"], call["width"]) if isinstance(value, int))
+    if prompts is not None:
+        search_for, heldout = split_prompts(load_prompts(Path(prompts)), seed=seed)
+        return Workload(search_for, heldout, seed, height, width)
+    if source.builtin is None:
+        return default_workload(height=height, width=width, seed=seed)
+    search_for = tuple(source.builtin.prompts("search", SEARCH_PROMPTS, seed))
+    heldout = tuple(source.builtin.prompts("heldout", HELDOUT_PROMPTS, seed))
+    return Workload(search_for, heldout, seed, height, width)
+
+
+def run_folder(out: Path, *, resume: bool, force: bool) -> Path:
+    """Return the folder of the run beside the artifact, fresh or, with `resume`, as it was left.
+
+    Raises:
+        DiffoptError: something is in the way that the user did not say to replace, or there is nothing to resume.
+    """
+    folder = out.with_name(f"{out.name}.run")
+    if resume:
+        if not (folder / "store.sqlite").is_file():
+            raise DiffoptError("there is no run to resume", where=str(folder), hint="leave --resume out")
+        return folder
+    if out.exists() and not (force and is_artifact(out)):
+        hint = "use --force to replace it" if is_artifact(out) else "give another -o"
+        raise DiffoptError("already exists", where=str(out), hint=hint)
+    if folder.exists() and not force:
+        raise DiffoptError(
+            "a run was started there", where=str(folder), hint="use --resume to go on, or --force to start again"
+        )
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise DiffoptError(f"cannot be made: {error.strerror}", where=str(folder), hint="use -o elsewhere") from None
+    return folder
+
+
+def model_directory(module: ModuleOp) -> Path:
+    """Return the model directory that a module names."""
+    return Path(str(components(module)["pipeline"].values["model"]))
+
+
+def model_hash(directory: Path) -> str:
+    """Return one hash over names and contents of all files of a model; empty where it is no directory."""
+    if not directory.is_dir():
+        return ""
+    total = hashlib.sha256()
+    for file in sorted(path for path in directory.rglob("*") if path.is_file()):
+        with file.open("rb") as opened:
+            digest = hashlib.file_digest(opened, "sha256").hexdigest()
+        total.update(f"{file.relative_to(directory).as_posix()} {digest}\n".encode())
+    return total.hexdigest()
+
+
+def engines_of(outcome: Measured) -> tuple[str, ...]:
+    """Return the engine folders that a measured program used, as its witnesses name them."""
+    names: list[str] = []
+    for witness in outcome.witnesses:
+        used = witness.get("engines")
+        names += [str(name) for name in used] if isinstance(used, list | tuple) else []
+    return tuple(dict.fromkeys(names))
+
+
+def missed(recorded: Outcome, outcome: Outcome) -> str:
+    """Say what an artifact measured again no longer keeps of what was recorded; empty where it keeps all.
+
+    The tier must be as strong. The speed-up must reach nine tenths of the recorded lower end: ratios of engines move
+    between the fast and slow states of a shared machine, and a real loss (an engine that falls back) is far larger.
+    """
+    if not isinstance(outcome, Measured):
+        return f"it does not run: {outcome.kind}: {outcome.message}"
+    if not isinstance(recorded, Measured):
+        return "the manifest records no measurement"
+    if TIERS.index(outcome.tier) > TIERS.index(recorded.tier):
+        return f"tier {outcome.tier}, recorded was {recorded.tier}"
+    if outcome.latency.hi < REACH * recorded.latency.lo:
+        return f"speed-up of at most {outcome.latency.hi:.2f}x, recorded was at least {recorded.latency.lo:.2f}x"
+    return ""

@@ -1,0 +1,145 @@
+"""What a user hands over, whichever form it has: a script, a model directory, IR text, or a built-in model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict, TypeVar
+
+from diffopt.ir.errors import DiffoptError
+
+if TYPE_CHECKING:
+    from xdsl.dialects.builtin import ModuleOp
+
+    from diffopt.bench.models.shapes import Shapes
+    from diffopt.ir.description import PipelineDescription
+
+IR_SUFFIXES = (".mlir", ".ir")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A lifted source.
+
+    Args:
+        kind: `builtin`, `directory`, `script` or `ir`.
+        text: of the script, byte for byte as decoded; empty for the others.
+        builtin: the built-in model, which brings prompts and a scorer.
+    """
+
+    name: str
+    kind: str
+    module: ModuleOp
+    text: str = ""
+    builtin: Shapes | None = None
+
+
+def lift(source: str | Path, settings: Mapping[str, str] | None = None) -> Source:
+    """Lift a source into the `diffusion` dialect; nothing of it is run.
+
+    Args:
+        source: path of a `.py` script, of a model directory or of IR text, or `demo:shapes`.
+        settings: values for what cannot be known from the source, and changes to the call: `steps`, `guidance`,
+            `height`, `width`; for a script, any name it leaves open.
+
+    Raises:
+        DiffoptError: no such source, or one that cannot be lifted; says where and what to do.
+    """
+    given = dict(settings or {})
+    name = str(source)
+    if name.startswith("demo:"):
+        return _lift_builtin(name, given)
+    path = Path(source)
+    if path.is_dir():
+        from diffopt.ir.source_directory import describe_directory
+
+        return Source(name, "directory", _build(describe_directory(path, **_call_settings(given, name))))
+    if not path.exists():
+        raise DiffoptError(
+            "no such file, model directory or built-in model",
+            where=name,
+            hint="give a .py script, a directory with model_index.json, or demo:shapes",
+        )
+    if path.suffix in IR_SUFFIXES:
+        from diffopt.ir.identity import parse_module
+
+        _refuse_rest(given, name)
+        return Source(name, "ir", parse_module(read_text(path), name))
+    from diffopt.ir.source_script import describe_script
+
+    description = describe_script(path, settings=given)
+    return Source(name, "script", _build(description), text=read_text(path))
+
+
+def read_text(path: Path) -> str:
+    """Read a UTF-8 text file with its line ends as they are.
+
+    Raises:
+        DiffoptError: it cannot be read or is no UTF-8 text.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return file.read()
+    except UnicodeDecodeError as error:
+        raise DiffoptError(f"not UTF-8 text (byte {error.start})", where=str(path)) from None
+    except OSError as error:
+        raise DiffoptError(f"cannot be read: {error.strerror}", where=str(path)) from None
+
+
+def _lift_builtin(name: str, settings: dict[str, str]) -> Source:
+    from diffopt.bench.models import builtin
+    from diffopt.ir.source_directory import describe_directory
+
+    model = builtin(name)
+    if model is None:
+        raise DiffoptError("no such built-in model", where=name, hint="there is demo:shapes")
+    defaults = _Call(steps=model.steps, guidance=model.guidance, height=model.height, width=model.width)
+    call: _Call = {**defaults, **_call_settings(settings, name)}
+    description = describe_directory(model.directory, name=name.removeprefix("demo:"), **call)
+    return Source(name, "builtin", _build(description), builtin=model)
+
+
+def _build(description: PipelineDescription) -> ModuleOp:
+    from diffopt.ir.description import build_module
+
+    return build_module(description)
+
+
+N = TypeVar("N", int, float)
+
+
+class _Call(TypedDict, total=False):
+    steps: int
+    guidance: float
+    height: int
+    width: int
+
+
+def _call_settings(settings: Mapping[str, str], where: str) -> _Call:
+    call = _Call()
+    for key, text in settings.items():
+        match key:
+            case "guidance":
+                call["guidance"] = _number(float, key, text, where)
+            case "steps" | "height" | "width":
+                call[key] = _number(int, key, text, where)
+            case _:
+                known = ", ".join(_Call.__annotations__)
+                raise DiffoptError(f"unknown setting {key!r}", where=where, hint=f"known: {known}")
+    return call
+
+
+def _number(kind: type[N], key: str, text: str, where: str) -> N:
+    try:
+        value = kind(text)
+    except ValueError:
+        raise DiffoptError(f"setting {key}={text!r} is no number of type {kind.__name__}", where=where) from None
+    if not (0 if kind is float else 1) <= value < 1e6:
+        raise DiffoptError(f"setting {key}={text} is out of range", where=where)
+    return value
+
+
+def _refuse_rest(settings: Mapping[str, str], where: str) -> None:
+    if settings:
+        raise DiffoptError(f"--set {next(iter(settings))} does not apply to IR text", where=where, hint="edit the text")
