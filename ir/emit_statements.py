@@ -17,6 +17,10 @@ RUNTIME_NAMES = {"compile": "compile_component"}
 """Runtime functions whose name is not the transform's."""
 
 
+BUILDS = ("export", "compile")
+"""Transforms that make something new of a component; the others change it in place and come first."""
+
+
 @dataclass(frozen=True)
 class Statement:
     """One line of code on a live pipeline.
@@ -40,11 +44,12 @@ def statements(module: ModuleOp) -> tuple[Statement, ...]:
     """Return what must run after the pipeline is constructed, in order; empty for a module as lifted."""
     named = components(module)
     found = [*_scheduler_statements(scheduler_of(module))]
-    for name, component in named.items():
-        if name != "pipeline":
-            found += _transform_statements(component, module)
-    found += _plan_statements(module)
-    found += _transform_statements(named["pipeline"], module)
+    parts = [component for name, component in named.items() if name != "pipeline"]
+    in_place = [s for component in parts for s in _transform_statements(component, module, built=False)]
+    built = [s for component in parts for s in _transform_statements(component, module, built=True)]
+    # An engine or compiled code is made of what runs: of the weights as quantized, and of the step plan's two passes.
+    found += [*in_place, *_plan_statements(module), *built]
+    found += _transform_statements(named["pipeline"], module, built=True)
     return tuple(found)
 
 
@@ -78,17 +83,19 @@ def _scheduler_statements(scheduler: ComponentOp) -> list[Statement]:
     return [Statement(_origin(scheduler), ((library, class_name),), code)]
 
 
-def _transform_statements(component: ComponentOp, module: ModuleOp) -> list[Statement]:
+def _transform_statements(component: ComponentOp, module: ModuleOp, *, built: bool) -> list[Statement]:
     found = []
     for transform in component.transforms:
         name, target = transform.transform.data, component.sym_name.data
+        if (name in BUILDS) is not built:
+            continue
         function = RUNTIME_NAMES.get(name, name)
         given = [f"{key}={literal(value)}" for key, value in transform.arguments.items()]
         if name == "export":
             given.append("engines={engines}")
         first = f', "{target}"'
         if target == "pipeline":
-            function, first = f"{function}_pipeline", ""
+            function, first = f"{name}_pipeline", ""
             call = call_arguments(module)
             given += [
                 f"steps={call['num_inference_steps']}",
@@ -96,6 +103,8 @@ def _transform_statements(component: ComponentOp, module: ModuleOp) -> list[Stat
                 f"height={call['height']}",
                 f"width={call['width']}",
             ]
+            if call.get("negative_prompt"):
+                given.append(f"negative_prompt={literal(call['negative_prompt'])}")
         code = f"{function}({{pipe}}{first}, {', '.join(given)})"
         found.append(Statement(_origin(transform), ((RUNTIME, function),), code))
     return found

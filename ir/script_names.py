@@ -83,7 +83,7 @@ def _reaching(script: Script, use: cst.Name, found: list[Assignment]) -> Iterato
 
 
 def _statement(script: Script, node: cst.CSTNode) -> cst.CSTNode | None:
-    return script.enclosing(node, cst.BaseSmallStatement)
+    return next((a for a in script.ancestors(node) if isinstance(a, cst.BaseSmallStatement)), None)
 
 
 def _function_of(script: Script, node: cst.CSTNode) -> Function | None:

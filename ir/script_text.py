@@ -186,5 +186,3 @@ def _flatten(module: cst.Module) -> tuple[list[cst.CSTNode], dict[cst.CSTNode, c
             parents[child] = node
         stack.extend(reversed(children))
     return nodes, parents
-
-

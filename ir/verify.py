@@ -10,7 +10,7 @@ from enum import IntEnum
 from xdsl.dialects.builtin import ModuleOp
 
 from diffopt.ir.description import DENOISERS
-from diffopt.ir.dialect import components, denoiser_of, loops, scheduler_of, steps_of
+from diffopt.ir.dialect import components, loops, scheduler_of, steps_of
 
 
 class Stage(IntEnum):
@@ -133,18 +133,6 @@ def _one_engine(module: ModuleOp) -> Iterator[tuple[str, str]]:
                 yield f"{transform.transform.data} inside a whole-pipeline engine: it holds @{name} already", f"@{name}"
 
 
-def _cache_needs_torch(module: ModuleOp) -> Iterator[tuple[str, str]]:
-    """The feature cache runs the UNet's blocks itself: they must be torch modules, not an engine or a graph."""
-    denoiser = denoiser_of(module)
-    cached = any(predict.full is not None for loop in loops(module) for predict in loop.predicts)
-    for transform in denoiser.transforms if cached else ():
-        if transform.transform.data in ("export", "compile"):
-            yield (
-                f"a feature cache and {transform.transform.data} on one denoiser: the cache runs the blocks one by one",
-                f"@{denoiser.sym_name.data}",
-            )
-
-
 DTYPES = ("float32", "float16", "bfloat16")
 
 
@@ -188,7 +176,6 @@ RULES: dict[Stage, tuple[Rule, ...]] = {
         Rule("cache-within-schedule", _cache_within_schedule),
         Rule("transform-order", _transform_order),
         Rule("one-engine", _one_engine),
-        Rule("cache-needs-torch", _cache_needs_torch),
     ),
     Stage.EMITTABLE: (
         Rule("names-are-identifiers", _names_are_identifiers),

@@ -94,6 +94,18 @@ def run(trace: Trace, module: ModuleOp) -> ModuleOp | Refusal:
     return current
 
 
+def applied(trace: Trace, module: ModuleOp) -> ModuleOp:
+    """Return the rewritten module.
+
+    Raises:
+        DiffoptError: the trace is refused; names the pass and the rule.
+    """
+    result = run(trace, module)
+    if isinstance(result, Refusal):
+        raise DiffoptError(f"{result.reason}{result.rule and f' [{result.rule}]'}", where=result.where)
+    return result
+
+
 def key(trace: Trace, module: ModuleOp) -> str | Refusal:
     """Return the identity of the candidate a trace leads to: traces with one key are one program."""
     result = run(trace, module)

@@ -18,9 +18,10 @@ class CacheFeatures(DiffusionPass):
     """Reuse the deep features of the UNet for some steps.
 
     What it does: marks every `interval`-th step as full; the steps between run only the blocks above `branch` and
-    take the deeper features from the last full step. The schedule is static, so that it can be exported.
+    take the deeper features from the last full step. The schedule is static: an export makes two engines of it, full
+    and shallow, or folds it into a whole-pipeline engine.
     When it helps: with many steps, where features change slowly, and with most of the cost in the deep blocks.
-    Refuses when: the denoiser is no UNet, is an engine or compiled already, a cache is there, or steps are too few.
+    Refuses when: the denoiser is no UNet, its features are cached already, or the steps are too few.
     What it costs: tier traded; near at an interval of 2 or 3 of 50 steps.
     References: DeepCache arXiv 2312.00858.
     """
@@ -31,7 +32,7 @@ class CacheFeatures(DiffusionPass):
     examples = (
         Example("reduce-steps{steps=6},cache-features{interval=3}", expect="full at [0, 3] branch 0"),
         Example("cache-features,cache-features", refusal="cached already"),
-        Example("cache-features,export{scope=denoiser}", refusal="a feature cache and export on one denoiser"),
+        Example("export,cache-features{interval=5}", expect="full at [0, 5, 10, 15, 20, 25, 30, 35, 40, 45] branch 0"),
     )
 
     interval: int = 3
@@ -59,9 +60,6 @@ class CacheFeatures(DiffusionPass):
         blocks = denoiser.config.get("up_block_types")
         if isinstance(blocks, list) and self.branch >= len(blocks) - 1:
             return Refusal(f"branch {self.branch} is below all of the {len(blocks)} up blocks but one", where)
-        exported = [t for t in denoiser.transforms if t.transform.data == "export"]
-        if exported:
-            return Refusal("the denoiser is an engine already: cache first", where, "cache-needs-torch")
         return None
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:

@@ -20,7 +20,7 @@ class Compile(DiffusionPass):
     What it does: wraps the denoiser's forward in `torch.compile`; the stock recipe of diffusers' documentation, and
     so the control arm of every report.
     When it helps: where no engine can take the component; it costs tens of seconds at the first call.
-    Refuses when: the denoiser is compiled or exported already, or its features are cached.
+    Refuses when: the denoiser is compiled or exported already.
     What it costs: tier exact.
     References: torch.compile documentation; diffusers, "Accelerate inference".
     """

@@ -13,7 +13,7 @@ from diffopt.ir.description import JSON
 from diffopt.ir.dialect import loops, scheduler_of, steps_of
 from diffopt.passes.base import DiffusionPass, Example, Family, Refusal, Tier
 
-Solver = Literal["ddim", "dpmsolver++", "deis", "unipc"]
+Solver = Literal["own", "ddim", "dpmsolver++", "deis", "unipc"]
 Spacing = Literal["leading", "trailing", "linspace"]
 
 SCHEDULERS: dict[str, tuple[str, dict[str, JSON]]] = {
@@ -22,7 +22,9 @@ SCHEDULERS: dict[str, tuple[str, dict[str, JSON]]] = {
     "deis": ("diffusers.DEISMultistepScheduler", {"solver_order": 2}),
     "unipc": ("diffusers.UniPCMultistepScheduler", {"solver_order": 2}),
 }
-"""Scheduler class and configuration of each solver; all take the noise schedule of the pipeline's own scheduler."""
+"""Scheduler class and configuration of each solver; all take the noise schedule of the pipeline's own scheduler.
+
+`own` stands for the scheduler that the pipeline has, spacing included: the plain "fewer steps"."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +61,12 @@ class ReduceSteps(DiffusionPass):
         counts = [n for n in (2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25) if n < steps_of(module)]
         for count in counts:
             for solver in get_args(Solver):
-                for spacing in get_args(Spacing):
+                for spacing in get_args(Spacing) if solver != "own" else ("trailing",):
                     yield cls(steps=count, solver=solver, spacing=spacing)
 
     def refuse(self, module: ModuleOp) -> Refusal | None:
         scheduler, steps = scheduler_of(module), steps_of(module)
-        if "FlowMatch" in scheduler.class_name.data:
+        if self.solver != "own" and "FlowMatch" in scheduler.class_name.data:
             return Refusal(f"{scheduler.class_name.data} is a flow-matching scheduler", "@scheduler", "wrong-kind")
         if self.steps >= steps:
             return Refusal(f"{self.steps} steps are no fewer than the {steps} there are", "@scheduler")
@@ -84,9 +86,11 @@ class ReduceSteps(DiffusionPass):
             stop = min(max(round(loop.bounds[1] * self.steps / before), start + 1), self.steps - left)
             loop.set_bounds(start, stop if left else self.steps)
             start = stop
-        class_name, overrides = SCHEDULERS[self.solver]
         scheduler = scheduler_of(op)
-        scheduler.properties["class_name"] = type(scheduler.class_name)(class_name)
-        scheduler.set_value("overrides", {**overrides, "timestep_spacing": self.spacing})
         scheduler.set_value("steps", self.steps)
         scheduler.set_value("origin", self.name)
+        if self.solver == "own":
+            return
+        class_name, overrides = SCHEDULERS[self.solver]
+        scheduler.properties["class_name"] = type(scheduler.class_name)(class_name)
+        scheduler.set_value("overrides", {**overrides, "timestep_spacing": self.spacing})
