@@ -53,13 +53,15 @@ def proposers_for(
     from diffopt.llm.client import Client
 
     client = Client(url, name, environment.get(KEY, ""))
+    client.check()
 
     def make(folder: Path) -> Sequence[Proposer]:
         from diffopt.bench.device import devices
         from diffopt.llm.planner import Planner
         from diffopt.llm.transcript import Transcript
 
-        device = next(iter(devices(accelerators=target != "cpu")))
+        found = devices(accelerators=target != "cpu")
+        device = next((d for d in found if str(d["device"]).startswith(target)), found[0])
         transcript = Transcript(folder / "llm.jsonl", mode="record")
         planner = Planner(client, transcript, goal=describe_goal(goal), device=device)
         return [planner, RuleProposer(target)]

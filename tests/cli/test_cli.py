@@ -1,0 +1,182 @@
+"""The command line says what is wrong in one line with exit code 2, and prints what it promises."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from diffopt.cli import main
+
+GOOD = "from diffusers import StableDiffusionPipeline\npipe = StableDiffusionPipeline.from_pretrained('model')\npipe('x')\n"
+
+
+def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    """Run a command line that must fail; return its one line."""
+    try:
+        code = main(argv)
+    except SystemExit as exit_:
+        code = int(str(exit_.code))
+    captured = capsys.readouterr()
+    assert code == 2, captured
+    assert captured.out == ""
+    lines = captured.err.splitlines()
+    assert len(lines) == 1, captured.err
+    assert "Traceback" not in captured.err
+    return lines[0]
+
+
+def printed(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    """Run a command line that must work; return its standard output."""
+    assert main(argv) == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", [("lift",), ("compile",), ("emit",), ("opt", "--passes", "compile")])
+def test_a_wrong_path_is_one_line(capsys: pytest.CaptureFixture[str], command: tuple[str, ...]) -> None:
+    assert "no such file" in refused(capsys, command[0], "nowhere/at_all.py", *command[1:])
+
+
+def test_an_unreadable_script_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_bytes(b"\xff\xfe\x00binary")
+    assert str(script) in refused(capsys, "lift", str(script))
+
+
+def test_a_script_that_does_not_parse_names_the_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text("import torch\n\ndef broken(:\n    pass\n")
+    assert f"{script}:3" in refused(capsys, "lift", str(script))
+
+
+def test_a_script_without_a_pipeline_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text("print('hello')\n")
+    assert "pipeline" in refused(capsys, "lift", str(script))
+
+
+def test_a_script_with_a_missing_model_names_the_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(GOOD)
+    assert f"{script}:2" in refused(capsys, "lift", str(script))
+
+
+def test_an_unknown_pass_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    line = refused(capsys, "opt", "demo:shapes", "--passes", "reduce-step{steps=3}")
+    assert "unknown pass 'reduce-step'" in line
+    assert "did you mean reduce-steps?" in line
+
+
+def test_a_bad_option_value_names_pass_option_and_value(capsys: pytest.CaptureFixture[str]) -> None:
+    line = refused(capsys, "opt", "demo:shapes", "--passes", "guidance-window{stop=1.5}")
+    assert "guidance-window" in line
+    assert "stop=1.5" in line
+
+
+def test_an_illegal_order_names_the_rule(capsys: pytest.CaptureFixture[str]) -> None:
+    line = refused(capsys, "opt", "demo:shapes", "--passes", "export{backend=openvino},quantize")
+    assert "[transform-order]" in line
+
+
+@pytest.mark.parametrize("budget", ["0", "soon", "-3", "1.5", ""])
+def test_a_nonsense_budget_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path, budget: str) -> None:
+    out = tmp_path / "out"
+    assert "budget" in refused(capsys, "compile", "demo:shapes", "-o", str(out), f"--budget={budget}")
+    assert not list(tmp_path.iterdir()), "bad usage must leave nothing behind"
+
+
+def test_a_bad_setting_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "steps='many'" in refused(capsys, "lift", "demo:shapes", "--set", "steps=many")
+    assert "NAME=VALUE" in refused(capsys, "lift", "demo:shapes", "--set", "steps")
+    assert "unknown setting" in refused(capsys, "lift", "demo:shapes", "--set", "colour=red")
+
+
+def test_an_artifact_is_not_overwritten_unasked(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "precious.txt").write_text("keep me")
+    assert "already exists" in refused(capsys, "compile", "demo:shapes", "-o", str(tmp_path / "out"))
+    assert "already exists" in refused(capsys, "compile", "demo:shapes", "-o", str(tmp_path / "out"), "--force")
+    assert (tmp_path / "out" / "precious.txt").read_text() == "keep me"
+
+
+def test_nothing_to_resume_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert "no run to resume" in refused(capsys, "compile", "demo:shapes", "-o", str(tmp_path / "a"), "--resume")
+
+
+def test_the_llm_planner_without_an_endpoint_is_one_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    assert "--llm-base-url" in refused(capsys, "compile", "demo:shapes", "-o", str(tmp_path / "a"), "--planner", "llm")
+
+
+def test_a_missing_or_broken_artifact_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert "no such artifact" in refused(capsys, "run", str(tmp_path / "none"), "--prompt", "x")
+    assert "no manifest.json" in refused(capsys, "verify", str(tmp_path))
+    (tmp_path / "manifest.json").write_text("{")
+    assert "cannot be read" in refused(capsys, "verify", str(tmp_path))
+    (tmp_path / "manifest.json").write_text('{"format": 99}')
+    assert "format 99" in refused(capsys, "run", str(tmp_path), "--prompt", "x")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=24k", "tmpfs", str(place)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("mounting a small file system needs root")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def test_a_full_disk_is_one_line(small_disk: Path) -> None:
+    command = [sys.executable, "-m", "diffopt", "compile", "demo:shapes", "-o", str(small_disk / "out"), "--budget", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=small_disk.parent, timeout=120, check=False)
+    assert done.returncode == 2, done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert "disk" in last or "space" in last.lower()
+    assert str(small_disk) in last
+
+
+def test_lift_prints_ir_that_opt_reads_back(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    ir = tmp_path / "shapes.mlir"
+    ir.write_text(printed(capsys, "lift", "demo:shapes"))
+    direct = printed(capsys, "opt", "demo:shapes", "--passes", "reduce-steps{steps=12},guidance-window{stop=0.6}")
+    by_text = printed(capsys, "opt", str(ir), "--passes", "reduce-steps{steps=12},guidance-window{stop=0.6}")
+    assert direct == by_text
+    assert "steps 7 to 12" in direct
+
+
+def test_emit_prints_python_that_compiles(capsys: pytest.CaptureFixture[str]) -> None:
+    compile(printed(capsys, "emit", "demo:shapes", "--passes", "export{scope=pipeline}"), "pipeline.py", "exec")
+
+
+def test_passes_lists_every_pass_and_shows_one(capsys: pytest.CaptureFixture[str]) -> None:
+    listed = printed(capsys, "passes")
+    assert [line.split()[0] for line in listed.splitlines()][:2] == ["reduce-steps", "guidance-window"]
+    assert "stop: float = 0.6" in printed(capsys, "passes", "guidance-window")
+    as_json = json.loads(printed(capsys, "passes", "--json"))
+    assert {entry["name"] for entry in as_json} >= {"export", "quantize", "cache-features"}
+    assert "unknown pass" in refused(capsys, "passes", "no-such")
+
+
+def test_devices_names_the_processor(capsys: pytest.CaptureFixture[str]) -> None:
+    found = json.loads(printed(capsys, "devices", "--json"))
+    assert found["devices"][0]["device"] == "cpu"
+    assert found["devices"][0]["cores"] == len(os.sched_getaffinity(0))
+    assert "torch" in found["libraries"]
+
+
+def test_output_into_a_closed_pipe_is_no_traceback() -> None:
+    command = f"{sys.executable} -m diffopt passes export | head -c 1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False)
+    assert "Traceback" not in done.stderr
