@@ -1,0 +1,1 @@
+"""Plans from a language model: it proposes, typed construction and measurement dispose."""

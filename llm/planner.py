@@ -1,0 +1,161 @@
+"""Propose plans: ordered passes with parameters, from a language model, checked before anything is measured."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from xdsl.dialects.builtin import ModuleOp
+
+from diffopt.ir.dialect import components
+from diffopt.ir.errors import DiffoptError
+from diffopt.ir.identity import canonical_text
+from diffopt.llm.answer import Status, one_line
+from diffopt.llm.catalogue import catalogue_text, describe
+from diffopt.llm.client import Client, Message, Question, Reply
+from diffopt.llm.feedback import Trial, history_text
+from diffopt.llm.plans import Plan, Plans, build, plan_schema
+from diffopt.llm.template import data_block, load
+from diffopt.llm.transcript import Transcript
+from diffopt.passes.base import registry
+from diffopt.passes.pipeline import Trace
+
+_PASSING = frozenset({"available_bytes", "load_average"})
+"""Device facts of the moment: they say little, and would make every prompt a new one to the transcript."""
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """A plan that became a trace."""
+
+    trace: str
+    reason: str  # the model's words, one line
+    call: str  # where it stands in the transcript
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A plan that was not measured, and why."""
+
+    plan: str
+    reason: str  # the model's words, one line
+    diagnostic: str
+    call: str
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A question that brought no plans."""
+
+    status: Status
+    message: str
+    call: str
+
+
+class Planner:
+    """A `search.Proposer` that asks a language model.
+
+    One question a call, with one repair turn for malformed JSON and one for plans that break a rule. Whatever the
+    model says can only become typed traces. `accepted`, `rejected` and `problems` keep what happened, oldest first.
+    """
+
+    name = "llm"
+
+    def __init__(self, client: Client, transcript: Transcript, *, goal: str, device: Mapping[str, object]) -> None:
+        """Prepare a planner.
+
+        Args:
+            goal: what the user wants, in a sentence, constraints included.
+            device: facts about the device, JSON values; those of the moment, such as free memory, are left out.
+        """
+        self.client = client
+        self.transcript = transcript
+        self.goal = goal
+        self.device = {name: fact for name, fact in device.items() if name not in _PASSING}
+        self.accepted: list[Accepted] = []
+        self.rejected: list[Rejected] = []
+        self.problems: list[Problem] = []
+        self._answered = False
+
+    def propose(self, module: ModuleOp, history: Sequence[Trial], count: int) -> list[Trace]:
+        """Return up to `count` legal traces that lead to programs not measured yet, in the model's order.
+
+        Raises:
+            DiffoptError: the endpoint never gave an answer since this planner was made, or replay misses.
+        """
+        if count < 1:
+            return []
+        seen = {trial.candidate.key: f"{trial.candidate.trace}, measured already" for trial in history}
+        found: list[Trace] = []
+        reply = self.client.ask(self._question(module, history, count), self.transcript)
+        broken = self._take(reply, module, seen, found, count)
+        if broken and len(found) < count:
+            # One repair turn for the rules; a malformed answer to it is not asked for again.
+            reply = self.client.ask(reply.question.follow(reply, _repair(broken)), self.transcript)
+            self._take(reply, module, seen, found, count)
+        return found
+
+    def _question(self, module: ModuleOp, history: Sequence[Trial], count: int) -> Question[Plans]:
+        template = load("planner")
+        rejected = "\n".join(f"- {one_line(item.plan)} | {item.diagnostic}" for item in self.rejected[-12:])
+        user = template.render(
+            "user",
+            goal=one_line(self.goal, 1000),
+            device=json.dumps(self.device, indent=1, sort_keys=True, default=str),
+            catalogue=catalogue_text(describe(module)),
+            module=data_block(_module_text(module)),
+            history=data_block(history_text(history)),
+            rejected=data_block(rejected or "nothing yet"),
+            count=str(count),
+        )
+        messages = (Message("system", template.render("system")), Message("user", user))
+        return Question(messages, Plans, plan_schema(registry()), template=template.identity)
+
+    def _take(
+        self, reply: Reply[Plans], module: ModuleOp, seen: dict[str, str], found: list[Trace], count: int
+    ) -> list[Rejected]:
+        """Add the usable plans of a reply to `found`; return those that break a rule."""
+        if reply.value is None:
+            self._note(reply)
+            return []
+        self._answered = True
+        broken: list[Rejected] = []
+        for plan in reply.value.plans:
+            if len(found) == count or len(broken) == 2 * count + 8:
+                break
+            built = build(plan, module, seen)
+            if isinstance(built, str):
+                broken.append(Rejected(_shown(plan), one_line(plan.reason), built, reply.call))
+                continue
+            trace, key = built
+            seen[key] = f"{trace}, proposed already"
+            found.append(trace)
+            self.accepted.append(Accepted(str(trace), one_line(plan.reason), reply.call))
+        self.rejected += broken
+        return broken
+
+    def _note(self, reply: Reply[Plans]) -> None:
+        self.problems.append(Problem(reply.status, one_line(reply.message), reply.call))
+        if reply.status not in ("rejected", "unavailable"):
+            self._answered = self._answered or reply.status != "budget"
+            return
+        if not self._answered:
+            raise DiffoptError(f"the LLM does not answer: {reply.message}", hint="or go on with --planner rules")
+
+
+def _module_text(module: ModuleOp) -> str:
+    """Print the module without the folders of the machine it was lifted on."""
+    copy = module.clone()
+    for component in components(copy).values():
+        model = component.values.get("model")
+        if isinstance(model, str):
+            component.set_value("model", model.replace("\\", "/").rstrip("/").rpartition("/")[2])
+    return canonical_text(copy)
+
+
+def _shown(plan: Plan) -> str:
+    return one_line(str(plan))
+
+
+def _repair(broken: Sequence[Rejected]) -> str:
+    lines = "\n".join(f"{number}. {item.plan}: {item.diagnostic}" for number, item in enumerate(broken, 1))
+    return load("planner").render("repair", diagnostics=lines)
