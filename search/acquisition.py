@@ -1,0 +1,95 @@
+"""What measuring a program is expected to be worth: a larger front, and faster winners at the levels a report shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from diffopt.search.goals import LEVELS, Constraints, Level, measured, violation
+from diffopt.search.history import History
+from diffopt.search.selection import Points, gains
+
+UNSURE_DB = 3.0
+"""How far beyond the nearest trial the bound of a tier is guessed to lie, where trials lie on one side of it only."""
+
+
+@dataclass(frozen=True)
+class Worth:
+    """Expected worth of some programs; the larger, the better.
+
+    Args:
+        sure: relative gain in hypervolume plus mean gain in log speed-up over the levels.
+        lucky: gain in hypervolume if all objectives turn out two deviations better than predicted.
+        excess: how far outside the constraints a program is predicted to lie.
+    """
+
+    sure: Points
+    lucky: Points
+    excess: Points
+
+    def best(self, trust: Points) -> int:
+        """Return the index of the best: by worth and trust, then by luck, then by nearness to the constraints."""
+        return int(np.lexsort((-self.excess, self.lucky * trust, self.sure * trust))[-1])
+
+
+def worth(
+    history: History,
+    constraints: Constraints,
+    mean: Points,
+    deviation: Points,
+    steps_kept: Sequence[bool],
+    draws: Points,
+    levels: Sequence[Level] = LEVELS,
+) -> Worth:
+    """Weigh programs by the predictions for them (n × 3), averaged over `draws` (k × 3) of the model's error."""
+    front, reference = history.front, history.reference
+    volume = max(history.volume, 1e-9)
+    demands = [d for level in levels if (d := _demand(level, history, constraints)) is not None]
+    sure = np.zeros(len(mean))
+    for draw in draws:
+        points = mean + deviation * draw
+        sure += gains(front, points, reference) / volume if history.volume > 0 else gains(front, points, reference)
+        inside = (points < reference).all(axis=1)
+        for demand in demands:
+            meets = inside & (-points[:, 1] >= demand.psnr) & (np.array(steps_kept) | (not demand.keep_steps))
+            sure += np.where(meets, np.maximum(-points[:, 0] - demand.best, 0.0), 0.0) / len(levels)
+    excess = (np.maximum(mean - reference, 0.0) / np.array([1.0, 10.0, 0.5])).sum(axis=1)
+    return Worth(sure / len(draws), gains(front, mean - 2 * deviation, reference), excess)
+
+
+@dataclass(frozen=True)
+class _Demand:
+    """A level as far as it can be predicted: a bound in dB, and the log speed-up to beat."""
+
+    psnr: float
+    keep_steps: bool
+    best: float
+
+
+def _demand(level: Level, history: History, constraints: Constraints) -> _Demand | None:
+    met: list[float] = []
+    missed: list[float] = []
+    best = 0.0
+    for trial, point, violated in zip(history.trials, history.points, history.violations, strict=True):
+        outcome = measured(trial)
+        if outcome is None:
+            continue
+        tier_only = Constraints(min_psnr=level.constraints.min_psnr, tier=level.constraints.tier)
+        holds = violation(tier_only, outcome, {}) == 0
+        (met if holds else missed).append(-float(point[1]))
+        kept = bool(trial.candidate.facts.get("steps_kept")) or not level.constraints.keep_steps
+        if holds and kept and violated == 0:
+            best = max(best, -float(point[0]))
+    if not met and not missed:
+        return None
+    if level.constraints.min_psnr is not None:
+        bound = level.constraints.min_psnr
+    elif not missed:
+        bound = min(met) - UNSURE_DB
+    elif not met:
+        bound = max(missed) + UNSURE_DB
+    else:
+        bound = (min(met) + max(missed)) / 2
+    return _Demand(max(bound, constraints.min_psnr or 0.0), level.constraints.keep_steps, best)

@@ -1,0 +1,275 @@
+"""Ask for the next program to measure, tell what came of it: the search, stateless over its store."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import zip_longest
+from typing import TYPE_CHECKING
+
+import numpy as np
+from xdsl.dialects.builtin import ModuleOp
+
+from diffopt.ir.errors import DiffoptError
+from diffopt.passes.pipeline import Trace
+from diffopt.search.acquisition import worth
+from diffopt.search.facts import trace_facts
+from diffopt.search.goals import Constraints, winners
+from diffopt.search.history import History, features, read
+from diffopt.search.records import Attempt, Candidate, Proposal, Proposer, Trial
+from diffopt.search.repair import repair
+from diffopt.search.selection import front
+from diffopt.search.space import Legal, PassSpace, Refused, Space, Steps, tidy
+from diffopt.search.surrogate import Surrogate
+from diffopt.search.variation import LONGEST, vary
+
+if TYPE_CHECKING:
+    from diffopt.bench.outcome import Outcome
+    from diffopt.ir.description import JSON
+    from diffopt.search.store import TrialStore
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the search works; the defaults suit budgets of 8 to 60 measurements.
+
+    Args:
+        proposals: traces asked of each proposer.
+        opening: candidates taken from the proposers in their order before the surrogate may choose among them.
+        population: programs that parents are drawn from.
+        offspring: new programs the surrogate compares for one measurement.
+        scattered: programs written from nothing, of which the least like any known is measured, while there is no
+            surrogate.
+        exploration: share of candidates taken at random in spite of the surrogate.
+        draws: samples of the surrogate's error over which a gain is averaged.
+        walk: programs looked at when the operators find nothing new, before the space counts as exhausted.
+        trust: proposals whose parts mostly failed so far, less than this share of times well, wait for the others.
+    """
+
+    proposals: int = 24
+    opening: int = 8
+    population: int = 12
+    offspring: int = 60
+    scattered: int = 20
+    exploration: float = 0.1
+    draws: int = 8
+    walk: int = 3000
+    trust: float = 0.35
+
+
+@dataclass(frozen=True)
+class _Choice:
+    steps: Steps
+    legal: Legal
+    origin: str
+    predicted: float | None = None
+
+
+class Engine:
+    """Chooses which program to measure next.
+
+    All it knows it reads from the store at each `ask`, and the randomness of an `ask` follows from the seed and the
+    number of candidates so far: the same tells in the same order give the same candidates, whether or not the process
+    was killed in between. A candidate that an earlier process asked for and never told is handed out again first.
+
+    Args:
+        module: the lifted module; never changed.
+        store: where everything is kept; may hold other runs.
+        proposers: asked once, when the run begins; the first has precedence.
+        manifest: written down with a new run; `module` and `seed` are added to it.
+
+    Raises:
+        DiffoptError: the run exists and was made for another module.
+    """
+
+    def __init__(
+        self,
+        module: ModuleOp,
+        store: TrialStore,
+        *,
+        run_id: str,
+        seed: int = 0,
+        proposers: Sequence[Proposer] = (),
+        constraints: Constraints | None = None,
+        space: Space | None = None,
+        settings: Settings | None = None,
+        manifest: Mapping[str, JSON] | None = None,
+    ) -> None:
+        self.constraints = constraints or Constraints()
+        self.run_id = run_id
+        self._module, self._store, self._proposers = module, store, tuple(proposers)
+        self._settings = settings or Settings()
+        self._space = space or PassSpace(module, keep_steps=self.constraints.keep_steps)
+        baseline = self._space.check(())
+        if isinstance(baseline, Refused):
+            raise DiffoptError(f"nothing can be done with this pipeline: {baseline.refusal}")
+        self._baseline_key = baseline.key
+        self._handed_out: set[int] = set()
+        found = store.open_run(run_id, {**(manifest or {}), "module": baseline.key, "seed": seed})
+        if found["module"] != baseline.key:
+            raise DiffoptError(
+                f"run {run_id!r} in the store was made for another pipeline",
+                hint="start it without --resume, or give the pipeline it was made for",
+            )
+        self.seed = int(str(found["seed"]))
+
+    def ask(self) -> Candidate | None:
+        """Return the next candidate to measure, or `None` where there is no program left to try.
+
+        Each is legal, and no two of a run lead to the same program. It is in the store before it is returned.
+        """
+        for candidate in self._store.pending(self.run_id):
+            if candidate.id not in self._handed_out:
+                self._handed_out.add(candidate.id)
+                return candidate
+        proposals = self._store.proposals(self.run_id)
+        if proposals is None:
+            proposals = self._consult()
+        asked = self._store.candidates(self.run_id)
+        choice = self._choose(asked, proposals, np.random.default_rng([self.seed, len(asked)]))
+        if choice is None:
+            return None
+        candidate = self._store.add_candidate(
+            self.run_id,
+            trace=str(Trace(tidy(choice.steps, self._space))),
+            key=choice.legal.key,
+            origin=choice.origin,
+            facts=choice.legal.facts,
+            predicted=choice.predicted,
+        )
+        self._handed_out.add(candidate.id)
+        return candidate
+
+    def tell(self, candidate: Candidate, outcome: Outcome) -> None:
+        """Write down what came of a candidate; on disk when this returns."""
+        self._store.tell(self.run_id, candidate.id, outcome)
+
+    def trials(self) -> tuple[Trial, ...]:
+        """Return all candidates that have an outcome, in the order of telling."""
+        return self._store.trials(self.run_id)
+
+    def candidates(self) -> tuple[Candidate, ...]:
+        """Return all candidates so far, pending ones included."""
+        return self._store.candidates(self.run_id)
+
+    def front(self) -> tuple[Trial, ...]:
+        """Return the measured trials that meet the constraints and that no other of them dominates."""
+        history = read(self.trials(), self.constraints, self._space)
+        return tuple(history.trials[i] for i in front(history.points, history.violations))
+
+    def winners(self) -> dict[str, Trial]:
+        """Return the fastest trial of each level of fidelity; see `goals.winners`."""
+        return winners(self.trials(), constraints=self.constraints)
+
+    def _consult(self) -> tuple[Proposal, ...]:
+        """Ask the proposers, one trace of each in turn; write down the legal ones, and why the others are not."""
+        history, count = self.trials(), self._settings.proposals
+        offered = [[(p.name, t) for t in p.propose(self._module, history, count)] for p in self._proposers]
+        proposals: list[Proposal] = []
+        refused: list[Attempt] = []
+        keys = {self._baseline_key: "the baseline"}
+        for name, trace in (pair for row in zip_longest(*offered) for pair in row if pair is not None):
+            verdict = self._space.check(trace.passes)
+            if isinstance(verdict, Refused):
+                why = verdict.refusal
+                refused.append(Attempt(str(trace), name, why.reason, why.where, why.rule))
+            elif verdict.key in keys:
+                refused.append(Attempt(str(trace), name, f"leads to the same program as {keys[verdict.key]}"))
+            else:
+                keys[verdict.key] = str(trace)
+                proposals.append(Proposal(str(trace), verdict.key, name, verdict.facts))
+        self._store.add_proposals(self.run_id, proposals, refused)
+        return tuple(proposals)
+
+    def _choose(
+        self, asked: Sequence[Candidate], proposals: Sequence[Proposal], rng: np.random.Generator
+    ) -> _Choice | None:
+        seen = {self._baseline_key, *(c.key for c in asked)}
+        history = read(self.trials(), self.constraints, self._space)
+        waiting = [c for p in proposals if p.key not in seen and (c := self._proposed(p)) is not None]
+        trusted = [c for c in waiting if history.trust(c.steps) >= self._settings.trust]
+        if trusted and len(asked) < self._settings.opening:
+            return trusted[0]
+        surrogate = history.surrogate()
+        if surrogate is None and waiting:
+            return (trusted or waiting)[0]
+        parents = history.parents(self._settings.population)
+        if surrogate is None:
+            # Too little is known to aim: cover the space.
+            pool = self._offspring([], seen, rng, self._settings.scattered)
+            return _farthest(pool, history.steps) or self._walk(seen)
+        if rng.random() < self._settings.exploration:
+            return next(iter(self._offspring(parents, seen, rng, 1)), None) or self._walk(seen)
+        pool = [*waiting, *self._offspring(parents, seen, rng, self._settings.offspring)]
+        return self._best(surrogate, history, pool, rng) or self._walk(seen)
+
+    def _best(
+        self, surrogate: Surrogate, history: History, pool: Sequence[_Choice], rng: np.random.Generator
+    ) -> _Choice | None:
+        """Return the choice that is worth most, less where its parts tend to fail."""
+        if not pool:
+            return None
+        mean, deviation = surrogate.predict([features(c.steps, c.legal) for c in pool])
+        kept = [bool(c.legal.facts.get("steps_kept")) for c in pool]
+        draws = rng.standard_normal((self._settings.draws, mean.shape[1]))
+        found = worth(history, self.constraints, mean, deviation, kept, draws)
+        top = found.best(np.array([history.trust(c.steps) for c in pool]))
+        return replace(pool[top], predicted=float(found.sure[top]))
+
+    def _offspring(
+        self, parents: Sequence[Steps], seen: set[str], rng: np.random.Generator, count: int
+    ) -> list[_Choice]:
+        """Return up to `count` new legal programs made from the parents, or from nothing where there are none."""
+        found: dict[str, _Choice] = {}
+        for _ in range(5 * count + 40):
+            varied, operator = vary(parents, self._space, rng)
+            steps = repair(varied, self._space, rng) if varied else None
+            if steps is None:
+                continue
+            legal = self._space.check(steps)
+            if isinstance(legal, Legal) and legal.key not in seen and legal.key not in found:
+                found[legal.key] = _Choice(steps, legal, f"variation:{operator}")
+                if len(found) == count:
+                    break
+        return list(found.values())
+
+    def _walk(self, seen: set[str]) -> _Choice | None:
+        """Return the first unseen program on a walk through all that the passes' own spaces lead to."""
+        reached = {self._baseline_key}
+        queue: deque[Steps] = deque([()])
+        while queue and len(reached) < self._settings.walk:
+            steps = queue.popleft()
+            for following in self._following(steps):
+                legal = self._space.check(following)
+                if isinstance(legal, Refused) or legal.key in reached:
+                    continue
+                if legal.key not in seen:
+                    return _Choice(following, legal, "walk")
+                reached.add(legal.key)
+                queue.append(following)
+        return None
+
+    def _following(self, steps: Steps) -> Iterator[Steps]:
+        if len(steps) < LONGEST:
+            for name in self._space.names:
+                yield from ((*steps, step) for step in self._space.instances(name, steps))
+
+    def _proposed(self, proposal: Proposal) -> _Choice | None:
+        steps = self._space.parse(proposal.trace).passes
+        legal = self._space.check(steps)
+        # A pass may have changed since the proposal was stored; then its key is another, or it is refused.
+        return (
+            _Choice(steps, legal, proposal.origin) if isinstance(legal, Legal) and legal.key == proposal.key else None
+        )
+
+
+def _farthest(pool: Sequence[_Choice], known: Sequence[Steps]) -> _Choice | None:
+    """Return the choice that shares the least with any known program, by Jaccard's distance of their traces."""
+    described = [set(trace_facts(steps).items()) for steps in known]
+
+    def distance(choice: _Choice) -> float:
+        mine = set(trace_facts(choice.steps).items())
+        return min((1 - len(mine & other) / max(len(mine | other), 1) for other in described), default=1.0)
+
+    return max(pool, key=distance, default=None)

@@ -1,0 +1,139 @@
+"""What a user wants, as numbers: constraints, objectives to minimise, and the winner at each level of fidelity."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffopt.ir.errors import DiffoptError
+
+if TYPE_CHECKING:
+    from diffopt.bench.outcome import Measured
+    from diffopt.search.records import Trial
+
+TIERS = ("exact", "near", "traded")
+"""Tiers of measured fidelity, strictest first; any other word ranks below them."""
+
+PSNR_CEILING_DB = 80.0
+"""Above this, two images are the same to any user, and the search stops paying for more."""
+
+MEMORY_GRAIN = 0.05
+"""Peak memory is told apart in steps of 5 %: less is noise of the allocator, and would fill the front with it."""
+
+
+@dataclass(frozen=True)
+class Constraints:
+    """What a program must keep to be of use; `None` asks nothing.
+
+    Args:
+        max_latency_s: median seconds of a call.
+        min_psnr: median paired PSNR in dB.
+        tier: the weakest measured tier that will do, of `TIERS`.
+        max_memory_bytes: peak memory.
+        keep_steps: leave the number of denoising steps alone; checked before measuring.
+
+    Raises:
+        DiffoptError: a bound that nothing can meet, or an unknown tier.
+    """
+
+    max_latency_s: float | None = None
+    min_psnr: float | None = None
+    tier: str | None = None
+    max_memory_bytes: int | None = None
+    keep_steps: bool = False
+
+    def __post_init__(self) -> None:
+        if self.tier is not None and self.tier not in TIERS:
+            raise DiffoptError(f"unknown tier {self.tier!r}", hint=f"one of {', '.join(TIERS)}")
+        for name in ("max_latency_s", "min_psnr", "max_memory_bytes"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise DiffoptError(f"{name} must be a positive number, not {value}")
+
+
+@dataclass(frozen=True)
+class Level:
+    """A named demand for which the report shows the fastest program."""
+
+    name: str
+    constraints: Constraints
+
+
+LEVELS = (
+    Level("steps kept", Constraints(min_psnr=45.0, keep_steps=True)),
+    Level(">=45 dB", Constraints(min_psnr=45.0)),
+    Level("near", Constraints(tier="near")),
+    Level("traded", Constraints(tier="traded")),
+)
+
+
+def measured(trial: Trial) -> Measured | None:
+    """Return the outcome of a trial that was measured, `None` of one that failed."""
+    from diffopt.bench.outcome import Measured
+
+    return trial.outcome if isinstance(trial.outcome, Measured) else None
+
+
+def objectives(outcome: Measured) -> NDArray[np.float64]:
+    """Return what the search minimises: log latency ratio to the baseline, -PSNR in dB, log memory ratio."""
+    memory = outcome.memory.peak_bytes / max(outcome.memory.baseline_peak_bytes, 1)
+    return np.array(
+        [
+            -math.log(outcome.latency.ratio),
+            -_psnr(outcome),
+            round(math.log(max(memory, 1e-6)) / MEMORY_GRAIN) * MEMORY_GRAIN,
+        ]
+    )
+
+
+def violation(constraints: Constraints, outcome: Measured, facts: Mapping[str, float]) -> float:
+    """Return by how much an outcome misses the constraints, as a sum of relative excesses; 0 where it meets them."""
+    excess = 0.0
+    if constraints.max_latency_s is not None:
+        excess += max(0.0, median(outcome.latency.candidate_s) / constraints.max_latency_s - 1)
+    if constraints.min_psnr is not None:
+        excess += max(0.0, 1 - _psnr(outcome) / constraints.min_psnr)
+    if constraints.tier is not None:
+        excess += max(0, _tier_rank(outcome.tier) - _tier_rank(constraints.tier))
+    if constraints.max_memory_bytes is not None:
+        excess += max(0.0, outcome.memory.peak_bytes / constraints.max_memory_bytes - 1)
+    if constraints.keep_steps and not facts.get("steps_kept", 0.0):
+        excess += 1.0
+    return excess
+
+
+def winners(
+    trials: Sequence[Trial], levels: Sequence[Level] = LEVELS, constraints: Constraints | None = None
+) -> dict[str, Trial]:
+    """Return the fastest measured trial of each level that has one.
+
+    Fastest means the highest lower end of the 95 % interval of the latency ratio: a lucky, noisy program does not win
+    over a sure one. `constraints` of the user hold at every level.
+    """
+    demands = constraints or Constraints()
+    found: dict[str, Trial] = {}
+    for level in levels:
+        best = -math.inf
+        for trial in trials:
+            outcome = measured(trial)
+            if outcome is None or outcome.latency.lo <= best:
+                continue
+            facts = trial.candidate.facts
+            if violation(level.constraints, outcome, facts) == 0 and violation(demands, outcome, facts) == 0:
+                found[level.name], best = trial, outcome.latency.lo
+    return found
+
+
+def _psnr(outcome: Measured) -> float:
+    psnr = outcome.fidelity.psnr_median
+    return 0.0 if math.isnan(psnr) else min(psnr, PSNR_CEILING_DB)
+
+
+def _tier_rank(tier: str) -> int:
+    return TIERS.index(tier) if tier in TIERS else len(TIERS)

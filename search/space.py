@@ -1,0 +1,151 @@
+"""The programs a search may write: which passes there are, what a trace leads to, and where it is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol, TypeAlias, TypeVar
+
+from xdsl.dialects.builtin import ModuleOp
+
+from diffopt.ir.identity import module_hash
+from diffopt.passes.base import DiffusionPass, Refusal, registry
+from diffopt.passes.pipeline import Trace, run
+from diffopt.search.facts import facts
+
+Steps: TypeAlias = tuple[DiffusionPass, ...]
+
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
+
+
+@dataclass(frozen=True)
+class Legal:
+    """A trace that runs: the key of the program it leads to, and the numbers read from it."""
+
+    key: str
+    facts: Mapping[str, float] = field(compare=False)
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A trace that does not run: the first step refused, and why."""
+
+    refusal: Refusal
+    at: int
+
+
+class Space(Protocol):
+    """What the engine, its operators and its repair know of programs. Every method is pure."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the passes a trace may hold."""
+
+    def instances(self, name: str, before: Steps) -> Steps:
+        """Return the instances of a pass worth trying after the steps `before`; none where those are refused."""
+
+    def check(self, steps: Steps) -> Legal | Refused:
+        """Run the steps from the start; the empty trace is legal and leads to the baseline."""
+
+    def parse(self, text: str) -> Trace:
+        """Read a trace back from its text."""
+
+
+class PassSpace:
+    """The `Space` of a module and the registered passes.
+
+    Modules that prefixes of traces lead to are kept, `memory` of them: neighbouring traces share most of their work.
+
+    Args:
+        keep_steps: refuse what changes the number of denoising steps.
+    """
+
+    def __init__(
+        self,
+        module: ModuleOp,
+        *,
+        passes: Mapping[str, type[DiffusionPass]] | None = None,
+        keep_steps: bool = False,
+        memory: int = 400,
+    ) -> None:
+        self._passes = registry() if passes is None else passes
+        self._keep_steps = keep_steps
+        self._memory = memory
+        self._modules: dict[Steps, ModuleOp | Refusal] = {}
+        self._spaces: dict[tuple[str, Steps], Steps] = {}
+        self._checked: dict[Steps, Legal | Refused] = {}
+        self._module = module
+        self._baseline = facts(module)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """See `Space`."""
+        return tuple(self._passes)
+
+    def instances(self, name: str, before: Steps) -> Steps:
+        """See `Space`."""
+        found = self._spaces.get((name, before))
+        if found is None:
+            module = self._after(before)
+            found = () if isinstance(module, Refusal) else tuple(self._passes[name].space(module))
+            _keep(self._spaces, (name, before), found, self._memory)
+        return found
+
+    def check(self, steps: Steps) -> Legal | Refused:
+        """See `Space`."""
+        found = self._checked.get(steps)
+        if found is None:
+            found = self._check(steps)
+            _keep(self._checked, steps, found, 20 * self._memory)
+        return found
+
+    def parse(self, text: str) -> Trace:
+        """See `Space`."""
+        return Trace.parse(text)
+
+    def _check(self, steps: Steps) -> Legal | Refused:
+        if steps:
+            before = self.check(steps[:-1])
+            if isinstance(before, Refused):
+                return before
+        module = self._after(steps)
+        if isinstance(module, Refusal):
+            return Refused(module, len(steps) - 1)
+        read = facts(module)
+        before_steps, now = self._baseline["steps"], read["steps"]
+        if self._keep_steps and now != before_steps:
+            reason = f"{now:g} steps instead of {before_steps:g}, and the steps are to be kept"
+            return Refused(Refusal(reason, steps[-1].name, "keep-steps"), len(steps) - 1)
+        # Indicators that the baseline has too say nothing of a change; some hold names and paths.
+        changed = {name: value for name, value in read.items() if "=" not in name or name not in self._baseline}
+        return Legal(module_hash(module), {**changed, "steps_kept": float(now == before_steps)})
+
+    def _after(self, steps: Steps) -> ModuleOp | Refusal:
+        """Run the last step on what the others lead to: a pass reads the module alone, so that is the whole run."""
+        if not steps:
+            return self._module
+        found = self._modules.get(steps)
+        if found is None:
+            before = self._after(steps[:-1])
+            found = before if isinstance(before, Refusal) else run(Trace(steps[-1:]), before)
+            _keep(self._modules, steps, found, self._memory)
+        return found
+
+
+def tidy(steps: Steps, space: Space) -> Steps:
+    """Leave out steps that change nothing: without each of them the program is the same."""
+    legal = space.check(steps)
+    if isinstance(legal, Refused):
+        return steps
+    for at in reversed(range(len(steps))):
+        shorter = steps[:at] + steps[at + 1 :]
+        if space.check(shorter) == legal:
+            steps = shorter
+    return steps
+
+
+def _keep(kept: dict[_Key, _Value], key: _Key, value: _Value, most: int) -> None:
+    if len(kept) >= most:
+        kept.pop(next(iter(kept)))
+    kept[key] = value
