@@ -1,0 +1,66 @@
+"""What of the user's environment a worker sees: an allow-list, and settings of ours on top."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+ALLOWED: Final = re.compile(
+    r"PATH|LANG|LC_\w+|TZ|USER|LOGNAME|SHELL|LD_LIBRARY_PATH|LD_PRELOAD|CC|CXX|SSL_CERT_FILE|SSL_CERT_DIR"
+    r"|HF_HOME|HF_HUB_CACHE|HUGGINGFACE_HUB_CACHE|HF_ENDPOINT|XDG_CACHE_HOME"
+    r"|CUDA_\w+|NVIDIA_\w+|CUBLAS_\w+|NCCL_\w+"
+    r"|OMP_\w+|GOMP_\w+|KMP_\w+|MKL_\w+|OPENBLAS_\w+|MALLOC_\w+|ONEDNN_\w+|DNNL_\w+|OV_\w+|ATEN_CPU_CAPABILITY"
+)
+SECRET: Final = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL|AUTH", re.IGNORECASE)
+TELEMETRY_OFF: Final = {
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "DIFFUSERS_DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
+    "ORT_DISABLE_TELEMETRY": "1",
+}
+
+
+def allowed(
+    environment: Mapping[str, str], *, home: Path, threads: int | None = None, offline: bool = True
+) -> dict[str, str]:
+    """Return the part of an environment that workers may see, with telemetry off.
+
+    Settings that make the user's own script fast (OpenMP, allocator, CUDA) pass, so that the baseline is their script.
+
+    Args:
+        environment: the user's.
+        home: the user's home, for the place of the model cache; workers get another one.
+        threads: OpenMP threads, the same for every worker; None leaves what the user has.
+        offline: forbid the hub; models must be on disk.
+    """
+    kept = {name: value for name, value in environment.items() if ALLOWED.fullmatch(name) and not SECRET.search(name)}
+    kept.setdefault("HF_HOME", str(home / ".cache" / "huggingface"))
+    kept |= TELEMETRY_OFF
+    if offline:
+        kept |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+    if threads is not None:
+        kept |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    return kept
+
+
+def worker_environment(folder: Path, engines: Path) -> dict[str, str]:
+    """Return the settings of one worker: a home and a temporary folder of its own, compile caches shared."""
+    return {
+        "HOME": str(folder),
+        "TMPDIR": str(folder / "tmp"),
+        "TORCHINDUCTOR_CACHE_DIR": str(engines / "inductor"),
+        "TRITON_CACHE_DIR": str(engines / "triton"),
+    }
+
+
+def cpus_for(environment: Mapping[str, str], available: set[int], threads: int | None = None) -> list[int] | None:
+    """Return the cores that `threads` (or OMP_NUM_THREADS) stand for, or None for all.
+
+    Engines with a thread pool of their own do not read OMP_NUM_THREADS: on more cores than the baseline uses they
+    would be measured against a handicapped baseline.
+    """
+    asked = environment.get("OMP_NUM_THREADS", "")
+    count = threads if threads is not None else int(asked) if asked.isdigit() else 0
+    return sorted(available)[-count:] if 0 < count < len(available) else None

@@ -1,0 +1,359 @@
+"""The only path to a number: run an emitted pipeline in a process of its own and compare it with the baseline."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Self, TypeVar
+
+import numpy as np
+
+from diffopt.bench import device, images, memory
+from diffopt.bench.contestant import Contestant
+from diffopt.bench.disk import disk_is_full, make_folder, write_text
+from diffopt.bench.environment import allowed, cpus_for, worker_environment
+from diffopt.bench.fidelity import Scorer, compare, psnr
+from diffopt.bench.forkserver import ForkServer
+from diffopt.bench.latency import Draw, Race, race, warm_up
+from diffopt.bench.outcome import Failed, Fidelity, Latency, Measured, Memory, Outcome, outcome_from_json
+from diffopt.bench.references import References, in_batches, references
+from diffopt.bench.resident import Died, Images, Resident
+from diffopt.bench.statistics import median
+from diffopt.bench.tiers import Thresholds
+from diffopt.bench.workload import Workload
+from diffopt.ir.errors import DiffoptError
+
+__all__ = [
+    "Evaluator", "Failed", "Fidelity", "Latency", "Measured", "Memory", "Outcome", "Program", "Scorer", "Split",
+    "Thresholds", "outcome_from_json",
+]  # fmt: skip
+
+Split = Literal["search", "heldout"]
+Progress = Callable[[str, int, int], None]
+_T = TypeVar("_T")
+
+_FEW = 4
+_FORGED_DB = 6.0
+
+
+@dataclass(frozen=True)
+class Program:
+    """An emitted pipeline: a name for people, and the text of its pipeline.py."""
+
+    name: str
+    pipeline_py: str
+
+    @property
+    def hash(self) -> str:
+        """Return the name of its folder: 16 hexadecimal digits of its text."""
+        return hashlib.sha256(self.pipeline_py.encode()).hexdigest()[:16]
+
+
+class Evaluator:
+    """Measures programs against one baseline; a context manager with a fork server and a baseline worker inside.
+
+    One owner, one thread. Every program runs in a fresh process; whatever it does, `evaluate` returns an outcome and
+    the next evaluation works. A baseline that stops working is started again once, then it is the user's error.
+    `timeout_s` and `memory_limit` may be changed between evaluations.
+
+    Args:
+        baseline: the user's pipeline as it was.
+        workload: prompts and sizes.
+        work: folder of this run: candidates/, images/, references/, logs.
+        engines: engines shared by all programs of the run.
+        scorer: for prompt accuracy and features, or None.
+        thresholds: the tiers.
+        seed: decides the order of pairs and the bootstrap.
+        timeout_s: for loading with all building, and for a first call; later calls get 20 times the baseline's, 30 s
+            at least.
+        model: overrides the model named in the programs.
+        threads: OpenMP threads and cores of every worker; None for what the user's own script would have.
+        memory_limit: bytes of resident memory of a program's processes; None for 80 % of what is available.
+        environment: the user's environment; workers see an allow-listed part.
+        offline: forbid the hub.
+        reference_batch: baseline images a call, where that changes nothing.
+        secret: the seed of timed calls; None for one nobody can guess.
+        progress: told what goes on: a stage, how many are done, of how many.
+        server: a fork server to use, with the environment it was given; it is not closed. None for one of its own.
+    """
+
+    def __init__(
+        self,
+        baseline: Program,
+        workload: Workload,
+        *,
+        work: Path,
+        engines: Path,
+        device: str = "cpu",
+        scorer: Scorer | None = None,
+        thresholds: Thresholds = Thresholds(),  # noqa: B008 - frozen
+        seed: int = 0,
+        timeout_s: float = 600.0,
+        model: str | None = None,
+        threads: int | None = None,
+        memory_limit: int | None = None,
+        environment: Mapping[str, str] = os.environ,
+        offline: bool = True,
+        reference_batch: int = 8,
+        secret: int | None = None,
+        progress: Progress = lambda stage, done, total: None,
+        server: ForkServer | None = None,
+    ) -> None:
+        self.baseline, self.workload, self.thresholds = baseline, workload, thresholds
+        self.image_folder = work.resolve() / "images"
+        self._work, self._engines, self._device, self._scorer = work.resolve(), engines.resolve(), device, scorer
+        self._model, self._reference_batch = model, reference_batch
+        self.timeout_s = timeout_s
+        self.memory_limit = memory_limit or memory.available_bytes() * 8 // 10
+        self._rng = np.random.default_rng(seed)
+        self._secret = np.random.default_rng(secrets.randbits(128) if secret is None else secret)
+        self._progress = progress
+        self._own_server = server is None
+        self._server = server or self._new_server(environment, threads, offline)
+        self._resident: Contestant | None = None
+        self._usual_s: list[float] = []
+        self._references: dict[str, References] = {}
+
+    def __enter__(self) -> Self:
+        for folder in (self._work, self._engines):
+            make_folder(folder)
+        try:
+            self._baseline()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._resident:
+            self._resident.resident.close()
+        if self._own_server:
+            self._server.close()
+
+    def evaluate(
+        self,
+        program: Program,
+        *,
+        split: Split = "search",
+        pairs: tuple[int, int] = (5, 30),
+        threshold: float | None = None,
+    ) -> Outcome:
+        """Measure a program.
+
+        The cascade stops at the first thing that is wrong: load, one image and its repetition, a few images, all
+        images of the split, then timed pairs.
+
+        Args:
+            split: whose prompts; "heldout" also writes the images, see `images_of`.
+            pairs: the fewest and the most timed pairs.
+            threshold: a speedup to beat; timing stops early once the interval excludes it.
+
+        Raises:
+            DiffoptError: the baseline does not run, or the disk is full.
+        """
+        return self._run(program, lambda candidate: self._measure(candidate, program, split, pairs, threshold))
+
+    def self_test(self, *, pairs: tuple[int, int] = (10, 15)) -> Latency:
+        """Race the baseline against itself; half the interval's width is what this machine can tell apart now.
+
+        Raises:
+            DiffoptError: the baseline does not run.
+        """
+        found = self._run(self.baseline, lambda candidate: self._race(candidate, "search", pairs).latency)
+        if isinstance(found, Failed):
+            raise self._baseline_error(found)
+        return found
+
+    def baseline_images(self, split: Split) -> Images:
+        """Return the baseline's images of a split, one a prompt: float32 (n, height, width, 3) in [0, 1]."""
+        return self._reference(split).images
+
+    def images_of(self, program: Program) -> Path:
+        """Return where the held-out evaluation of a program writes its images, and images.json that lists them."""
+        return self.image_folder / program.hash
+
+    def _measure(
+        self, candidate: Contestant, program: Program, split: Split, pairs: tuple[int, int], threshold: float | None
+    ) -> Outcome:
+        known = self._reference(split)
+        first = candidate.images(known.prompts[:1], known.seeds[:1])
+        witnesses = candidate.witnesses()
+        again = candidate.images(known.prompts[:1], known.seeds[:1])
+        if psnr(again, first)[0] < self.thresholds.near_psnr_median:
+            candidate.refuse("the same prompt and seed give another image the second time")
+        made = self._images(candidate, known)
+        fidelity = compare(
+            made, known.images, known.others,
+            prompts=known.prompts, seeds=known.seeds, scorer=self._scorer, rng=np.random.default_rng(0),
+        )  # fmt: skip
+        raced = self._race(candidate, split, pairs, threshold=threshold)
+        timed = median([float(value) for ours, theirs in raced.images for value in psnr(theirs, ours)])
+        if timed < fidelity.psnr_worst - _FORGED_DB:
+            message = f"timed calls gave images at {timed:.1f} dB, untimed ones {fidelity.psnr_worst:.1f} at worst"
+            return Failed("protocol", message)
+        if split == "heldout":
+            images.save_pairs(self.images_of(program), made, known, psnr(made, known.images).tolist())
+        baseline = self._baseline()
+        return Measured(
+            latency=raced.latency,
+            fidelity=fidelity,
+            memory=Memory(candidate.resident.peak_bytes, baseline.resident.peak_bytes),
+            build_s=max(0.0, candidate.load_s - baseline.load_s),
+            load_s=candidate.load_s,
+            first_call_s=candidate.first_call_s,
+            witnesses=witnesses,
+            tier=self.thresholds.tier(fidelity),
+            environment=device.environment() | {"device": self._device, "threads": candidate.threads},
+            deterministic=bool(np.array_equal(again, first)),
+        )
+
+    def _images(self, candidate: Contestant, known: References) -> Images:
+        made: list[Images] = []
+        batch, total = self.workload.batch, len(known.prompts)
+        for start in range(0, total, batch):
+            self._progress("images", start, total)
+            made.append(candidate.images(known.prompts[start : start + batch], known.seeds[start : start + batch]))
+            if start < _FEW <= start + batch:
+                self._check_few(candidate, np.concatenate(made), known)
+        together = np.concatenate(made)
+        if images.repeats(together):
+            candidate.refuse("different prompts and seeds give the same image")
+        return together
+
+    def _check_few(self, candidate: Contestant, made: Images, known: References) -> None:
+        """Stop where images are no nearer to the baseline's than another seed's, and show less of their prompts."""
+        count, unrelated = len(made), median(psnr(known.others, known.images).tolist())
+        if images.repeats(made):
+            candidate.refuse("different prompts and seeds give the same image")
+        near = median(psnr(made, known.images[:count]).tolist())
+        if near >= unrelated:
+            return
+        if self._scorer is not None:
+            prompts = known.prompts[:count]
+            expected = np.mean(self._scorer.correct(known.images[:count], prompts))
+            if np.mean(self._scorer.correct(made, prompts)) >= expected / 2:
+                return
+        candidate.refuse(f"images unlike the baseline's: {near:.1f} dB, other seeds of it give {unrelated:.1f} dB")
+
+    def _race(
+        self, candidate: Contestant, split: Split, pairs: tuple[int, int], *, threshold: float | None = None
+    ) -> Race:
+        baseline, draw = self._baseline(), self._draw(split)
+        warm_up(candidate, draw, fewest=3)
+        warm_up(baseline, draw, fewest=1)
+        raced = race(
+            baseline, candidate, draw,
+            rng=self._rng, pairs=pairs, threshold=threshold, usual_s=median(self._usual_s) if self._usual_s else None,
+            progress=lambda done: self._progress("pairs", done, pairs[1]),
+        )  # fmt: skip
+        self._usual_s += raced.latency.baseline_s
+        return raced
+
+    def _draw(self, split: Split) -> Draw:
+        prompts = self.workload.split(split)
+
+        def draw() -> tuple[list[str], list[int]]:
+            chosen = self._secret.integers(len(prompts), size=self.workload.batch)
+            seeds = self._secret.integers(1 << 31, size=self.workload.batch)
+            return [prompts[index] for index in chosen], [int(seed) for seed in seeds]
+
+        return draw
+
+    def _reference(self, split: Split) -> References:
+        if split not in self._references:
+            versions = json.dumps(device.versions(), sort_keys=True)
+            identity = [self.baseline.pipeline_py, str(self._model), self._device, versions]
+            self._references[split] = references(
+                self.workload, split, folder=self._work / "references", identity=identity, make=self._make_references
+            )
+        return self._references[split]
+
+    def _make_references(self, prompts: Sequence[str], seeds: Sequence[int]) -> Images:
+        """Use a worker apart: batches would raise the memory peak that is reported for the baseline."""
+
+        def run(reference: Contestant) -> Images:
+            return in_batches(
+                lambda prompts, seeds: reference(prompts, seeds)[1], prompts, seeds, size=self._reference_batch,
+                report=lambda done: self._progress("reference images", done, len(prompts)),
+            )  # fmt: skip
+
+        made = self._guarded(self.baseline, run)
+        if isinstance(made, Failed):
+            raise self._baseline_error(made)
+        if images.repeats(made):
+            message = "the pipeline gives the same image for different prompts and seeds"
+            raise DiffoptError(message, where=self.baseline.name, hint="nothing can be measured on it")
+        return made
+
+    def _run(self, program: Program, work: Callable[[Contestant], _T]) -> _T | Failed:
+        """Work with a program; start again, once, when it was the baseline that died."""
+        try:
+            self._baseline()
+            return self._guarded(program, work)
+        except Died:
+            try:
+                return self._guarded(program, work)
+            except Died as died:
+                raise self._baseline_error(died.failed) from died
+
+    def _guarded(self, program: Program, work: Callable[[Contestant], _T]) -> _T | Failed:
+        """Work with a program in a fresh process; its failures are values, the baseline's are not."""
+        candidate = self._spawn(program, self._work / "candidates" / program.hash)
+        try:
+            self._load(candidate, program)
+            return work(candidate)
+        except Died as died:
+            if died.resident is not candidate.resident:
+                raise
+            self._check_disk()
+            return died.failed
+        finally:
+            candidate.resident.close()
+
+    def _baseline(self) -> Contestant:
+        """Return the baseline's worker, a new one if the last has died."""
+        if self._resident and self._resident.resident.alive:
+            return self._resident
+        if self._resident:
+            self._resident.resident.close()
+        self._resident = self._spawn(self.baseline, self._work / "baseline")
+        try:
+            self._load(self._resident, self.baseline)
+            self._usual_s += warm_up(self._resident, self._draw("search"), fewest=3)[1:]
+        except Died as died:
+            raise self._baseline_error(died.failed) from died
+        return self._resident
+
+    def _new_server(self, environment: Mapping[str, str], threads: int | None, offline: bool) -> ForkServer:
+        seen = allowed(environment, home=Path(environment.get("HOME", "/")), threads=threads, offline=offline)
+        return ForkServer(self._work, environment=seen, cpus=cpus_for(seen, os.sched_getaffinity(0), threads))
+
+    def _spawn(self, program: Program, folder: Path) -> Contestant:
+        resident = Resident(
+            self._server, program.name, folder,
+            environment=worker_environment(folder, self._engines), memory_limit=self.memory_limit,
+        )  # fmt: skip
+        usual_s = median(self._usual_s) if self._usual_s else 0.0
+        return Contestant(resident, self.workload, timeout_s=self.timeout_s, usual_s=usual_s)
+
+    def _load(self, contestant: Contestant, program: Program) -> None:
+        self._progress("load", 0, 1)
+        path = make_folder(self._work / "candidates" / program.hash) / "pipeline.py"
+        write_text(path, program.pipeline_py)
+        contestant.load(path, model=self._model, device=self._device, engines=self._engines)
+
+    def _check_disk(self) -> None:
+        for folder in (self._engines, self._work):
+            if disk_is_full(folder):
+                raise DiffoptError("the disk is full", where=str(folder), hint="free some space, then resume")
+
+    def _baseline_error(self, failed: Failed) -> DiffoptError:
+        lines = failed.log.strip().splitlines()
+        hint = f"it fails without any change of ours: {lines[-1].strip()[:200]}" if lines else ""
+        message = f"the pipeline does not run here ({failed.kind}: {failed.message})"
+        return DiffoptError(message, where=self.baseline.name, hint=hint)

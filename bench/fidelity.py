@@ -1,0 +1,151 @@
+"""How near images are to reference images: PSNR and SSIM in pairs, prompt accuracy, distance of distributions.
+
+Images are float32 arrays (n, height, width, 3) in [0, 1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from diffopt.bench.outcome import Fidelity
+from diffopt.bench.resident import Images
+from diffopt.bench.statistics import median, percentile
+
+HIGHEST_PSNR = 120.0
+_WORST = 5
+_WINDOW = 11
+_SIGMA = 1.5
+_FLIPS = 1000
+
+Floats = npt.NDArray[np.float64]
+
+
+class Scorer(Protocol):
+    """Judges images by their prompts.
+
+    Called by the parent, between measurements, on images as described above. Both methods are deterministic and
+    leave their arguments alone.
+    """
+
+    def correct(self, images: Images, prompts: Sequence[str]) -> npt.NDArray[np.bool_]:
+        """Say for each image whether it shows all that its prompt asks for."""
+        ...
+
+    def features(self, images: Images) -> npt.NDArray[np.float32]:
+        """Return one feature vector an image, (n, d)."""
+        ...
+
+
+def compare(
+    images: Images,
+    references: Images,
+    others: Images,
+    *,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    scorer: Scorer | None,
+    rng: np.random.Generator,
+) -> Fidelity:
+    """Compare a candidate's images with the baseline's of the same prompts and seeds.
+
+    Args:
+        images: the candidate's.
+        references: the baseline's, same prompts and seeds.
+        others: the baseline's at other seeds, same prompts and number: the yardstick.
+        prompts: one an image; seeds likewise, to name the worst images.
+        scorer: for prompt accuracy and features, or None.
+        rng: draws the sign flips of the yardstick.
+    """
+    noise, structure = psnr(images, references), ssim(images, references)
+    worst = sorted(range(len(prompts)), key=lambda index: float(noise[index]))[:_WORST]
+    accuracy = baseline_accuracy = distance = spread = None
+    if scorer is not None:
+        accuracy = float(np.mean(scorer.correct(images, prompts)))
+        baseline_accuracy = float(np.mean(scorer.correct(references, prompts)))
+        features = [np.asarray(scorer.features(part), dtype=np.float64) for part in (images, references, others)]
+        if len(prompts) > 1:
+            distance = kernel_distance(features[0], features[1])
+            spread = kernel_spread(features[2], features[1], rng=rng)
+    return Fidelity(
+        psnr_median=median(noise.tolist()),
+        psnr_p10=percentile(noise.tolist(), 10),
+        psnr_worst=float(noise.min()),
+        ssim_median=median(structure.tolist()),
+        ssim_p10=percentile(structure.tolist(), 10),
+        prompt_accuracy=accuracy,
+        baseline_prompt_accuracy=baseline_accuracy,
+        feature_distance=distance,
+        seed_distance=spread,
+        seed_psnr_median=median(psnr(others, references).tolist()),
+        images=len(prompts),
+        worst=tuple((prompts[index], int(seeds[index]), float(noise[index])) for index in worst),
+    )
+
+
+def psnr(images: Images, references: Images) -> Floats:
+    """Return the peak signal-to-noise ratio of each pair in dB, 120 at most (equal images)."""
+    difference = images.astype(np.float64) - references
+    error = np.mean(difference**2, axis=(1, 2, 3))
+    return np.asarray(-10 * np.log10(np.maximum(error, 10 ** (-HIGHEST_PSNR / 10))))
+
+
+def ssim(images: Images, references: Images) -> Floats:
+    """Return the structural similarity of each pair: Gaussian window of 11, sigma 1.5, mean over channels."""
+    first, second = images.astype(np.float64), references.astype(np.float64)
+    mean_1, mean_2 = _blur(first), _blur(second)
+    variance_1, variance_2 = _blur(first**2) - mean_1**2, _blur(second**2) - mean_2**2
+    covariance = _blur(first * second) - mean_1 * mean_2
+    c1, c2 = 0.01**2, 0.03**2
+    above = (2 * mean_1 * mean_2 + c1) * (2 * covariance + c2)
+    below = (mean_1**2 + mean_2**2 + c1) * (variance_1 + variance_2 + c2)
+    return np.asarray(np.mean(above / below, axis=(1, 2, 3)))
+
+
+def kernel_distance(first: Floats, second: Floats) -> float:
+    """Return the unbiased squared kernel distance (KID: cubic polynomial kernel) of two feature sets of equal size.
+
+    Terms of the same index are left out everywhere, so the estimate is exactly 0 for equal sets and stays unbiased
+    though image i of both sets has the same prompt and seed. It may be slightly negative.
+    """
+    return float(_terms(first, second).sum() / (len(first) * (len(first) - 1)))
+
+
+def kernel_spread(first: Floats, second: Floats, *, rng: np.random.Generator) -> float:
+    """Return how far apart two sets of one distribution can come out: the 95th percentile over swapped pairs.
+
+    With the baseline at two seeds this is the yardstick of `kernel_distance` at the same number of images.
+    """
+    terms = _terms(first, second)
+    signs = rng.choice([-1.0, 1.0], size=(_FLIPS, len(first)))
+    values = np.einsum("fi,ij,fj->f", signs, terms, signs, optimize=True) / (len(first) * (len(first) - 1))
+    return float(np.percentile(values, 95))
+
+
+def _terms(first: Floats, second: Floats) -> Floats:
+    if first.shape != second.shape:
+        raise ValueError(f"feature sets of shapes {first.shape} and {second.shape}")
+    cross = _kernel(first, second)
+    terms = _kernel(first, first) + _kernel(second, second) - cross - cross.T
+    np.fill_diagonal(terms, 0.0)
+    return terms
+
+
+def _kernel(first: Floats, second: Floats) -> Floats:
+    return np.asarray((first @ second.T / first.shape[1] + 1) ** 3)
+
+
+def _blur(images: Floats) -> Floats:
+    """Blur one axis after the other; images are reflected at their borders, as torchmetrics does."""
+    offsets = np.arange(_WINDOW) - _WINDOW // 2
+    weights = np.exp(-(offsets**2) / (2 * _SIGMA**2))
+    weights /= weights.sum()
+    for axis in (1, 2):
+        length = images.shape[axis]
+        margin = [(_WINDOW // 2, _WINDOW // 2) if other == axis else (0, 0) for other in range(images.ndim)]
+        padded = np.pad(images, margin, mode="reflect")
+        images = np.sum([np.take(padded, range(k, k + length), axis=axis) * weights[k] for k in range(_WINDOW)], axis=0)
+    return images

@@ -1,0 +1,57 @@
+"""Checks on images, and images as files."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from diffopt.bench.disk import make_folder, write_bytes, write_text
+from diffopt.bench.references import References
+from diffopt.bench.resident import Images
+
+_FLAT = 1e-4
+_SLACK = 1e-3
+
+
+def fault(images: Images, *, count: int, height: int, width: int) -> str | None:
+    """Say what is wrong with images from a pipeline, or None: shape, NaN, range, or one flat colour."""
+    if images.shape != (count, height, width, 3):
+        return f"images of shape {images.shape}, want {(count, height, width, 3)}"
+    if not np.isfinite(images).all():
+        return f"{np.count_nonzero(~np.isfinite(images))} of {images.size} values are NaN or infinite"
+    if images.min() < -_SLACK or images.max() > 1 + _SLACK:
+        return f"values from {images.min():.3g} to {images.max():.3g}, want 0 to 1"
+    if np.ptp(images, axis=(1, 2)).max(axis=1).min() < _FLAT:
+        return "an image of one flat colour"
+    return None
+
+
+def repeats(images: Images) -> bool:
+    """Say whether two of the images are equal."""
+    return len({image.tobytes() for image in images}) < len(images)
+
+
+def to_bytes(images: Images) -> npt.NDArray[np.uint8]:
+    """Round images to 8 bits the way diffusers does for PIL."""
+    return np.asarray((images * 255).round().clip(0, 255), dtype=np.uint8)
+
+
+def save_pairs(folder: Path, images: Images, known: References, psnr: Sequence[float]) -> None:
+    """Write 000-baseline.png, 000-candidate.png, ... and images.json that names prompt, seed and PSNR of each."""
+    from PIL import Image
+
+    make_folder(folder)
+    entries = []
+    for index, (prompt, seed, noise) in enumerate(zip(known.prompts, known.seeds, psnr, strict=True)):
+        names = {"baseline": f"{index:03d}-baseline.png", "candidate": f"{index:03d}-candidate.png"}
+        for side, array in (("baseline", known.images[index]), ("candidate", images[index])):
+            buffer = io.BytesIO()
+            Image.fromarray(to_bytes(array)).save(buffer, format="PNG")
+            write_bytes(folder / names[side], buffer.getvalue())
+        entries.append({"prompt": prompt, "seed": int(seed), "psnr": float(noise), **names})
+    write_text(folder / "images.json", json.dumps({"version": 1, "images": entries}, indent=1))

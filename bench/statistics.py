@@ -1,0 +1,83 @@
+"""Statistics of paired timings: ratios, their intervals, and when to stop measuring."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A speedup ratio (baseline time / candidate time) with its 95 % interval and the number of pairs behind it."""
+
+    ratio: float
+    lo: float
+    hi: float
+    pairs: int
+
+    @property
+    def half_width(self) -> float:
+        """Half the width of the interval in log space: about the relative error of the ratio."""
+        return float(np.log(self.hi / self.lo) / 2)
+
+    def excludes(self, ratio: float) -> bool:
+        """Say whether a given ratio lies outside the interval."""
+        return not self.lo <= ratio <= self.hi
+
+
+def paired_ratio(baseline_s: Sequence[float], candidate_s: Sequence[float], *, rng: np.random.Generator) -> Interval:
+    """Summarize paired timings as the median of per-pair log-ratios with a bootstrap 95 % interval.
+
+    Args:
+        baseline_s: seconds of each baseline call, one a pair.
+        candidate_s: seconds of the candidate call of the same pair.
+        rng: draws the bootstrap resamples of whole pairs.
+
+    Raises:
+        ValueError: the two differ in length, are empty, or hold a time that is not positive.
+    """
+    baseline, candidate = np.asarray(baseline_s, dtype=np.float64), np.asarray(candidate_s, dtype=np.float64)
+    if baseline.shape != candidate.shape or not baseline.size:
+        raise ValueError(f"need pairs, got {baseline.size} baseline and {candidate.size} candidate times")
+    if not (np.all(baseline > 0) and np.all(candidate > 0)):
+        raise ValueError("every time must be positive")
+    logs = np.log(baseline / candidate)
+    draws = rng.integers(logs.size, size=(RESAMPLES, logs.size))
+    lo, hi = np.percentile(np.median(logs[draws], axis=1), [2.5, 97.5])
+    middle = np.median(logs)
+    return Interval(float(np.exp(middle)), float(np.exp(lo)), float(np.exp(hi)), int(logs.size))
+
+
+def stop_reason(
+    interval: Interval, *, pairs: tuple[int, int], half_width: float = 0.02, threshold: float | None = None
+) -> str | None:
+    """Say why a race may stop now, or None to go on.
+
+    Args:
+        interval: what is known so far.
+        pairs: the fewest and the most pairs to measure.
+        half_width: stop once the ratio is known this well.
+        threshold: a ratio the candidate has to beat; stop once the interval excludes it.
+    """
+    fewest, most = pairs
+    if interval.pairs < fewest:
+        return None
+    if interval.half_width < half_width:
+        return "precise"
+    if threshold is not None and interval.excludes(threshold):
+        return "decided"
+    return "most pairs" if interval.pairs >= most else None
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """Return the value below which `share` (0 to 100) percent of the values lie, linearly interpolated."""
+    return float(np.percentile(np.asarray(values, dtype=np.float64), share))
+
+
+def median(values: Sequence[float]) -> float:
+    """Return the median."""
+    return percentile(values, 50)

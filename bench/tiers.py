@@ -1,0 +1,67 @@
+"""Which promise a candidate's images keep: the thresholds, fixed before a search and written into its manifest."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from diffopt.bench.outcome import Fidelity
+
+TIERS = ("exact", "near", "traded", "changed")
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """The tiers, strongest first; PSNR in dB, accuracies as shares of 1.
+
+    * exact: worst tenth of PSNR, and prompt accuracy. A stand-in for the teacher-forced error of the denoiser in its
+      deployed dtype, which is not measured yet: at 50 dB free-running images agree to about one grey level in 255.
+    * near: median and worst tenth of PSNR, and prompt accuracy.
+    * traded: prompt accuracy, and feature distance not above what two seeds of the baseline show. Without a scorer
+      there is neither, and paired metrics stand in: `unscored_psnr_median`, `unscored_psnr_p10` and
+      `unscored_ssim_median` (about what published four-bit models reach, and stricter than most caches).
+    * changed: anything else.
+
+    Accuracy counts downwards only: better than the baseline is within any threshold. Without a scorer the accuracy
+    parts of `exact` and `near` fall away.
+    """
+
+    exact_psnr_p10: float = 50.0
+    near_psnr_median: float = 35.0
+    near_psnr_p10: float = 30.0
+    near_accuracy_drop: float = 0.01
+    traded_accuracy_drop: float = 0.02
+    unscored_psnr_median: float = 25.0
+    unscored_psnr_p10: float = 20.0
+    unscored_ssim_median: float = 0.85
+
+    def tier(self, fidelity: Fidelity) -> str:
+        """Return the strongest tier whose promise the images keep."""
+        drop = _drop(fidelity)
+        if fidelity.psnr_p10 >= self.exact_psnr_p10 and drop <= self.near_accuracy_drop + _ROUNDING:
+            return "exact"
+        close = fidelity.psnr_median >= self.near_psnr_median and fidelity.psnr_p10 >= self.near_psnr_p10
+        if close and drop <= self.near_accuracy_drop + _ROUNDING:
+            return "near"
+        return "traded" if self._is_traded(fidelity, drop) else "changed"
+
+    def to_json(self) -> dict[str, float]:
+        """Return plain JSON data for the manifest."""
+        return dataclasses.asdict(self)
+
+    def _is_traded(self, fidelity: Fidelity, drop: float) -> bool:
+        if fidelity.feature_distance is not None and fidelity.seed_distance is not None:
+            return drop <= self.traded_accuracy_drop + _ROUNDING and fidelity.feature_distance <= fidelity.seed_distance
+        return (
+            drop <= self.traded_accuracy_drop + _ROUNDING
+            and fidelity.psnr_median >= self.unscored_psnr_median
+            and fidelity.psnr_p10 >= self.unscored_psnr_p10
+            and fidelity.ssim_median >= self.unscored_ssim_median
+        )
+
+
+def _drop(fidelity: Fidelity) -> float:
+    if fidelity.prompt_accuracy is None or fidelity.baseline_prompt_accuracy is None:
+        return 0.0
+    return fidelity.baseline_prompt_accuracy - fidelity.prompt_accuracy

@@ -1,0 +1,137 @@
+"""The child: loads one emitted pipeline and answers requests about it over its socket.
+
+It runs code that nobody has vetted, so it decides nothing. The parent owns clocks, seeds, prompts, reference images
+and memory sampling; the child returns images, and says beforehand (in the frame at which the parent stops its clock)
+what their sha256 will be.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import faulthandler
+import hashlib
+import importlib.util
+import linecache
+import os
+import socket
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffopt.bench.frames import HEADER, JSON, body_length, decode, encode, read_exactly
+
+_TRACEBACK_CHARACTERS = 8000
+_MODULE = "diffopt_candidate"
+
+
+def serve(connection: socket.socket) -> None:
+    """Answer requests until the parent closes the socket or says exit."""
+    faulthandler.enable()
+    _opt_out_of_telemetry(Path.home())
+    send, receive, frame, error_frame = connection.sendall, read_exactly, encode, _error
+    pipe: Any = None
+    answers: dict[str, Callable[[Any, JSON], tuple[JSON, bytes]]] = {
+        "ping": lambda pipe, message: ({}, b""),
+        "generate": _generate,
+        "witnesses": lambda pipe, message: ({"witnesses": _witnesses(pipe)}, b""),
+    }
+    while header := receive(connection, HEADER.size):
+        message = decode(receive(connection, body_length(header)))
+        kind = str(message["type"])
+        reply: JSON = {}
+        payload = b""
+        if kind == "exit":
+            return
+        try:
+            if kind == "load":
+                pipe, reply = _load(message), {"threads": _threads()}
+            else:
+                reply, payload = answers[kind](pipe, message)
+            reply = {"type": "done", **reply}
+        except BaseException as error:  # noqa: BLE001 - whatever a candidate raises goes to the parent
+            reply = error_frame(error)
+        send(frame({**reply, "id": message["id"]}))
+        if payload:
+            send(payload)
+
+
+def _load(message: JSON) -> Any:
+    path = str(message["pipeline"])
+    specification = importlib.util.spec_from_file_location(_MODULE, path)
+    assert specification
+    assert specification.loader
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[_MODULE] = module
+    specification.loader.exec_module(module)
+    options = {"device": message["device"], "engines": Path(str(message["engines"]))}
+    if message["model"] is not None:
+        options["model"] = message["model"]
+    pipe = module.load(**options)
+    if hasattr(pipe, "set_progress_bar_config"):
+        pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def _generate(pipe: Any, message: JSON) -> tuple[JSON, bytes]:
+    import torch
+
+    prompts, seeds = message["prompts"], message["seeds"]
+    assert isinstance(prompts, Sequence)
+    assert isinstance(seeds, Sequence)
+    generators = [torch.Generator("cpu").manual_seed(int(seed)) for seed in seeds]
+    single = len(prompts) == 1
+    result = pipe(
+        prompts[0] if single else list(prompts),
+        generator=generators[0] if single else generators,
+        output_type="np",
+    )
+    images = np.ascontiguousarray(result.images)
+    if images.dtype != np.uint8:
+        images = images.astype(np.float32, copy=False)
+    data = images.tobytes()
+    announcement: JSON = {
+        "shape": list(images.shape),
+        "dtype": str(images.dtype),
+        "bytes": len(data),
+        "sha256": hashlib.sha256(data).hexdigest(),
+    }
+    return announcement, data
+
+
+def _witnesses(pipe: Any) -> list[JSON]:
+    from diffopt.backends.runtime import witnesses
+
+    return [dataclasses.asdict(witness) for witness in witnesses(pipe)]
+
+
+def _threads() -> int:
+    import torch
+
+    return torch.get_num_threads()
+
+
+def _error(error: BaseException) -> JSON:
+    linecache.checkcache()
+    text = "".join(traceback.format_exception(error, limit=-30))
+    own = isinstance(error, OSError)
+    return {
+        "type": "error",
+        "error": type(error).__name__,
+        "message": str(error)[:_TRACEBACK_CHARACTERS],
+        "traceback": text[-_TRACEBACK_CHARACTERS:],
+        "errno": error.errno if own and isinstance(error, OSError) else None,
+    }
+
+
+def _opt_out_of_telemetry(home: Path) -> None:
+    """Write the answer "no" where openvino's converter looks for it; it has no variable for that."""
+    try:
+        (home / "intel").mkdir(parents=True, exist_ok=True)
+        (home / "intel" / "openvino_telemetry").write_text("0")
+    except OSError as error:
+        print(f"telemetry: {error}", file=sys.stderr)
+    os.environ.setdefault("DO_NOT_TRACK", "1")

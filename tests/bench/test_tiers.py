@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+from diffopt.bench.outcome import Fidelity
+from diffopt.bench.tiers import Thresholds
+
+SCORED = Fidelity(
+    psnr_median=60, psnr_p10=55, psnr_worst=50, ssim_median=0.999, prompt_accuracy=0.93, baseline_prompt_accuracy=0.93,
+    feature_distance=0.0, seed_distance=0.01, images=64, worst=(),
+)  # fmt: skip
+UNSCORED = dataclasses.replace(
+    SCORED, prompt_accuracy=None, baseline_prompt_accuracy=None, feature_distance=None, seed_distance=None
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "tier"),
+    [
+        ({}, "exact"),
+        ({"psnr_p10": 49.9}, "near"),
+        ({"psnr_p10": 49.9, "prompt_accuracy": 0.92}, "near"),
+        ({"prompt_accuracy": 0.919}, "traded"),
+        ({"prompt_accuracy": 0.909}, "changed"),
+        ({"prompt_accuracy": 1.0}, "exact"),
+        ({"psnr_p10": 30.0, "psnr_median": 35.0}, "near"),
+        ({"psnr_p10": 29.9, "psnr_median": 35.0}, "traded"),
+        ({"psnr_p10": 31.0, "psnr_median": 34.9}, "traded"),
+        ({"psnr_p10": 12.0, "psnr_median": 20.0, "feature_distance": 0.01}, "traded"),
+        ({"psnr_p10": 12.0, "psnr_median": 20.0, "feature_distance": 0.011}, "changed"),
+    ],
+)
+def test_scored_images_get_the_strongest_tier_they_keep(change: dict[str, float], tier: str) -> None:
+    assert Thresholds().tier(dataclasses.replace(SCORED, **change)) == tier  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("change", "tier"),
+    [
+        ({}, "exact"),
+        ({"psnr_p10": 30.0}, "near"),
+        ({"psnr_p10": 20.0, "psnr_median": 25.0, "ssim_median": 0.85}, "traded"),
+        ({"psnr_p10": 20.0, "psnr_median": 25.0, "ssim_median": 0.84}, "changed"),
+        ({"psnr_p10": 19.0, "psnr_median": 25.0}, "changed"),
+    ],
+)
+def test_without_a_scorer_paired_metrics_stand_in(change: dict[str, float], tier: str) -> None:
+    assert Thresholds().tier(dataclasses.replace(UNSCORED, **change)) == tier  # type: ignore[arg-type]
+
+
+def test_thresholds_go_into_a_manifest_and_back() -> None:
+    thresholds = Thresholds(near_psnr_median=40.0)
+    assert Thresholds(**json.loads(json.dumps(thresholds.to_json()))) == thresholds
