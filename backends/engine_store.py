@@ -1,0 +1,115 @@
+"""Engine folders: one per key, written whole or not at all, checked before use."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from diffopt.backends.base import JSON, BackendError, EngineKey
+
+Loaded = TypeVar("Loaded")
+MANIFEST = "engine.json"
+FORMAT = 1
+
+
+def open_engine(
+    engines: Path,
+    key: EngineKey,
+    build: Callable[[Path], Mapping[str, JSON]] | None,
+    load: Callable[[Path], Loaded],
+) -> Loaded:
+    """Return the loaded engine of this key, building it first where it is missing or damaged.
+
+    engines: folder that holds one folder per key; shared by any number of processes.
+    build: writes the engine into the folder it is given and returns facts for the manifest; None if it cannot be.
+    Raises BackendError if there is no sound engine and none can be built.
+    """
+    folder = engines / key.hash
+    damage = check_engine(folder)
+    if damage is None:
+        return load(folder)
+    if build is None:
+        raise BackendError(f"engine {folder.name}: {damage}", "build it again from the pipeline it was made of")
+    with _scratch(engines, key.hash) as scratch:
+        facts = dict(build(scratch))
+        _write_manifest(scratch, key, facts)
+        _publish(scratch, folder)
+    damage = check_engine(folder)
+    if damage is not None:
+        raise BackendError(f"engine {folder.name} could not be written: {damage}", f"is {engines} writable, and not full?")
+    return load(folder)
+
+
+def check_engine(folder: Path) -> str | None:
+    """Return None if the folder holds a sound engine, or else what is wrong with it."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        listed = manifest["files"]
+        if manifest["format"] != FORMAT:
+            return f"written in format {manifest['format']}, this version reads {FORMAT}"
+    except FileNotFoundError:
+        return "there is no engine"
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"{MANIFEST} cannot be read"
+    for name, expected in listed.items():
+        try:
+            actual = _sha256(folder / name)
+        except OSError:
+            return f"{name} is missing"
+        if actual != expected:
+            return f"{name} is damaged"
+    return None
+
+
+def read_facts(folder: Path) -> dict[str, JSON]:
+    """Return what the builder noted about the engine (sizes, errors against torch, seconds)."""
+    facts: dict[str, JSON] = json.loads((folder / MANIFEST).read_text())["facts"]
+    return facts
+
+
+@contextlib.contextmanager
+def _scratch(engines: Path, name: str) -> Iterator[Path]:
+    engines.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=engines))
+    try:
+        scratch.chmod(0o755)
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _write_manifest(folder: Path, key: EngineKey, facts: Mapping[str, JSON]) -> None:
+    files = {str(path.relative_to(folder)): _sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+    manifest = {"format": FORMAT, "key": key.to_json(), "files": files, "facts": facts}
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True))
+
+
+def _publish(scratch: Path, folder: Path) -> None:
+    """Move the finished folder into place; where another builder was faster, keep theirs."""
+    for _ in range(3):
+        try:
+            os.rename(scratch, folder)
+            return
+        except OSError:
+            if check_engine(folder) is None:
+                return
+            _set_aside(folder)
+
+
+def _set_aside(folder: Path) -> None:
+    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.damaged.", dir=folder.parent))
+    with contextlib.suppress(OSError):
+        os.rename(folder, aside / folder.name)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

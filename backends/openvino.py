@@ -1,0 +1,171 @@
+"""Engines of OpenVINO, for processors."""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy
+
+from diffopt.backends.base import JSON, BackendError, Capabilities, EngineOptions, Part, Program, Run, Tensors
+
+if TYPE_CHECKING:
+    import torch
+
+MODEL = "model.xml"
+COMPILED_SHAPES = 8
+"""An engine of a part is compiled once for each batch size it meets, up to so many."""
+
+
+class OpenVinoBuilder:
+    """Converts through the PyTorch frontend directly: `openvino.convert_model` would report to telemetry."""
+
+    name = "openvino"
+    packages = ("openvino",)
+    capabilities = Capabilities(precisions=("f32", "bf16", "f16"), dynamic_int8=True)
+
+    def available(self) -> str | None:
+        if importlib.util.find_spec("openvino") is None:
+            return "the package openvino is not installed; pip install 'diffopt[cpu]'"
+        return None
+
+    def build(self, part: Part, folder: Path, options: EngineOptions) -> dict[str, JSON]:
+        from diffopt.backends.numeric_check import compare
+
+        started = time.perf_counter()
+        model = convert(part.module, part.inputs, part.input_names, part.batched)
+        save(model, folder)
+        seconds = time.perf_counter() - started
+        checks = compare(self.load(folder, options), part)
+        return {"conversion_s": round(seconds, 3), "operations": len(model.get_ops()), **checks}
+
+    def build_program(self, program: Program, folder: Path, options: EngineOptions) -> dict[str, JSON]:
+        from diffopt.backends.openvino_program import compose
+
+        started = time.perf_counter()
+        model, facts = compose(program)
+        save(model, folder)
+        return {"conversion_s": round(time.perf_counter() - started, 3), **facts}
+
+    def load(self, folder: Path, options: EngineOptions) -> Run:
+        return OpenVinoEngine(folder / MODEL, options).run
+
+
+class OpenVinoEngine:
+    """A loaded model, compiled for every combination of input shapes it meets."""
+
+    def __init__(self, path: Path, options: EngineOptions) -> None:
+        import openvino
+
+        self._core = openvino.Core()
+        self._model = self._core.read_model(path)
+        self._config = {
+            "INFERENCE_PRECISION_HINT": options.precision,
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": "1",
+            # OpenVINO's own default is to multiply integers wherever weights have 8 bits.
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": "32" if options.dynamic_int8 else "0",
+        }
+        self._compiled: dict[tuple[tuple[int, ...], ...], _Request] = {}
+        if not self._model.is_dynamic():
+            self._request(tuple(tuple(port.shape) for port in self._model.inputs))
+
+    def run(self, inputs: Tensors) -> Tensors:
+        return self._request(tuple(tuple(value.shape) for value in inputs)).run(inputs)
+
+    def _request(self, shapes: tuple[tuple[int, ...], ...]) -> _Request:
+        found = self._compiled.get(shapes)
+        if found is not None:
+            return found
+        model = self._model
+        if model.is_dynamic():
+            if len(self._compiled) >= COMPILED_SHAPES:
+                self._compiled.clear()
+            model = model.clone()
+            model.reshape({index: list(shape) for index, shape in enumerate(shapes)})
+        made = self._compiled[shapes] = _Request(self._core.compile_model(model, "CPU", self._config))
+        return made
+
+
+class _Request:
+    """One inference request with inputs and outputs that stay where they are."""
+
+    def __init__(self, compiled: Any) -> None:
+        import openvino
+        import torch
+
+        self._request = compiled.create_infer_request()
+        self._inputs = []
+        for index, port in enumerate(compiled.inputs):
+            array = numpy.zeros(tuple(port.shape), port.element_type.to_dtype())
+            self._request.set_input_tensor(index, openvino.Tensor(array, shared_memory=True))
+            self._inputs.append(torch.from_numpy(array))
+        self._count = len(compiled.outputs)
+
+    def run(self, inputs: Tensors) -> Tensors:
+        import torch
+
+        for own, given in zip(self._inputs, inputs, strict=True):
+            own.copy_(given)
+        self._request.start_async()
+        self._request.wait()
+        return tuple(torch.from_numpy(self._request.get_output_tensor(i).data.copy()) for i in range(self._count))
+
+
+def convert(
+    module: torch.nn.Module, inputs: Tensors, names: tuple[str, ...], batched: tuple[bool, ...] | None = None
+) -> Any:
+    """Convert a module with tensor arguments and results; `batched` inputs get an open first dimension.
+
+    Raises BackendError if OpenVINO cannot take it.
+    """
+    import torch
+    from openvino.frontend import FrontEndManager
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+    def convert_now() -> Any:
+        traced = torch.jit.trace(module, inputs, check_trace=False, strict=False)
+        frontend = FrontEndManager().load_by_framework("pytorch")
+        decoder = TorchScriptPythonDecoder(traced)  # the frontend does not keep it alive
+        return frontend.convert(frontend.load(decoder))
+
+    model = _on_one_thread(convert_now)
+    if len(model.inputs) != len(inputs):
+        raise BackendError(f"OpenVINO sees {len(model.inputs)} of {len(inputs)} inputs of {type(module).__name__}")
+    for port, name in zip(model.inputs, names, strict=True):
+        port.get_node().set_friendly_name(name)
+    open_batch = batched or (False,) * len(inputs)
+    shapes = {
+        index: [-1 if is_open and axis == 0 else size for axis, size in enumerate(value.shape)]
+        for index, (value, is_open) in enumerate(zip(inputs, open_batch, strict=True))
+    }
+    model.reshape(shapes)
+    return model
+
+
+def save(model: Any, folder: Path) -> None:
+    """Write model.xml and model.bin with the weights as they are."""
+    import openvino
+
+    openvino.save_model(model, folder / MODEL, compress_to_fp16=False)
+
+
+def _on_one_thread(work: Callable[[], Any]) -> Any:
+    """Run a trace: it is all Python and tiny kernels, which a busy machine's second thread only slows down."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.no_grad():
+            return work()
+    except BackendError:
+        raise
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise BackendError(f"OpenVINO cannot convert this: {lines[0]}") from error
+    finally:
+        torch.set_num_threads(threads)

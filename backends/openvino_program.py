@@ -1,0 +1,82 @@
+"""Compose one OpenVINO model of a program: parts converted once, copied in at each call, with shared work shared."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from diffopt.backends.base import JSON, Program
+from diffopt.backends.glue import split
+from diffopt.backends.openvino import convert
+
+
+def compose(program: Program) -> tuple[Any, dict[str, JSON]]:
+    """Return the model and facts about it."""
+    import openvino
+    import openvino.opset15 as opset
+
+    parts = {
+        part.name: convert(part.module, part.inputs, part.input_names, part.batched) for part in program.parts.values()
+    }
+    glue = split(program)
+    names = tuple(f"value_{index}" for index in range(len(glue.examples)))
+    model = convert(glue.module, glue.examples, names)
+    parameters, results = list(model.get_parameters()), list(model.get_results())
+    shared = _Shared()
+    for call in glue.calls:
+        sources = [
+            results[value].input_value(0) if isinstance(value, int) else shared.constant(opset, value)
+            for value in call.inputs
+        ]
+        outputs = shared.splice(call.part, parts[call.part], sources)
+        for index, output in zip(call.results, outputs, strict=False):
+            if index is not None:
+                parameters[index].output(0).replace(output)
+    inputs = parameters[: len(program.inputs)]
+    for parameter, name in zip(inputs, program.input_names, strict=True):
+        parameter.set_friendly_name(name)
+    outputs = [opset.result(result.input_value(0)) for result in results[-glue.outputs :]]
+    composed = openvino.Model(outputs, inputs, "pipeline")
+    composed.validate_nodes_and_infer_types()
+    facts: dict[str, JSON] = {
+        "operations": len(composed.get_ops()),
+        "shared_operations": shared.count,
+        "calls": len(glue.calls),
+    }
+    return composed, facts
+
+
+class _Shared:
+    """Copies parts into one model; an operation that two copies would do on the same inputs is done once."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._known: dict[tuple[Any, ...], list[Any]] = {}
+        self._constants: dict[tuple[Any, ...], Any] = {}
+
+    def constant(self, opset: Any, value: Any) -> Any:
+        key = (str(value.dtype), tuple(value.shape), value.numpy().tobytes())
+        if key not in self._constants:
+            self._constants[key] = opset.constant(value.numpy()).output(0)
+        return self._constants[key]
+
+    def splice(self, name: str, part: Any, sources: list[Any]) -> list[Any]:
+        """Return the outputs of a copy of the part that reads from these sources."""
+        copy = part.clone()
+        nodes, results = copy.get_ordered_ops(), copy.get_results()
+        for parameter, source in zip(copy.get_parameters(), sources, strict=True):
+            parameter.output(0).replace(source)
+        for position, node in enumerate(nodes):
+            kind = node.get_type_name()
+            if kind in ("Parameter", "Result"):
+                continue
+            key = (name, position, kind, *(_port(value) for value in node.input_values()))
+            known = self._known.setdefault(key, node)
+            if known is not node:
+                self.count += 1
+                for output, earlier in zip(node.outputs(), known.outputs(), strict=True):
+                    output.replace(earlier)
+        return [result.input_value(0) for result in results]
+
+
+def _port(output: Any) -> tuple[str, int]:
+    return output.get_node().get_name(), output.get_index()

@@ -1,0 +1,47 @@
+"""Compile a component with torch.compile."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, TypeVar
+
+from diffopt.backends.base import BackendError, Witness
+from diffopt.backends.runtime.attachment import attachment, component_name
+from diffopt.backends.runtime.export import METHODS
+from diffopt.backends.runtime.step_plan import PLAN
+
+Pipe = TypeVar("Pipe")
+
+
+def compile_component(pipe: Pipe, component: str, *, mode: str = "default") -> Pipe:
+    """Compile what the pipeline calls of a component; the first call of each input size takes the time.
+
+    Raises BackendError if the component is an engine already.
+    """
+    import torch
+
+    name, state = component_name(pipe, component), attachment(pipe)
+    for earlier in ("export", "compile"):
+        if state.noted(name, earlier) or state.noted("pipeline", earlier):
+            raise BackendError(f"{name}: {earlier} was applied already, there is no torch code left to compile")
+    module = getattr(pipe, name)
+    calls = [0]
+
+    def counted(run: Any) -> Any:
+        @functools.wraps(run)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            calls[0] += 1
+            return run(*args, **kwargs)
+
+        return call
+
+    plan = module.__dict__.get(PLAN)
+    if plan is None:
+        method = METHODS.get(name, "forward")
+        module.__dict__[method] = counted(torch.compile(getattr(module, method), mode=mode))
+    else:
+        for leaf in plan.leaves.values():
+            leaf.run = counted(torch.compile(leaf.module, mode=mode))
+    state.note(name, "compile", mode=mode)
+    state.witnesses.append(lambda: Witness("compile", calls[0], f"{name}: {calls[0]} compiled calls"))
+    return pipe

@@ -1,0 +1,154 @@
+"""Answer pipeline calls with a whole-pipeline engine, as cheaply as the surroundings allow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy
+import torch
+from diffusers.image_processor import VaeImageProcessor
+from diffusers.pipelines.stable_diffusion import StableDiffusionPipelineOutput
+from diffusers.utils.torch_utils import randn_tensor
+from PIL import Image
+
+from diffopt.backends.base import Run, Witness
+from diffopt.backends.runtime.attachment import Call, Proceed, attachment
+from diffopt.backends.runtime.quick_tokenizer import QuickTokenizer
+from diffopt.backends.runtime.step_plan import PLAN
+
+INPUTS = frozenset({"prompt", "generator", "latents", "output_type", "return_dict"})
+"""Arguments an engine call looks at or may ignore; all others must be what the engine was made with."""
+
+
+class EngineRequests:
+    """The engine of one pipeline, and what a call must be like for it. Not for two threads at once."""
+
+    def __init__(
+        self, pipe: Any, run: Run, steps: int, guidance: float, height: int, width: int, negative_prompt: str
+    ) -> None:
+        import inspect
+
+        self._pipe = pipe
+        self._run = run
+        self._state = attachment(pipe)
+        self._plan = pipe.unet.__dict__.get(PLAN)
+        self._negative = negative_prompt
+        self._tokenizer = QuickTokenizer(pipe.tokenizer)
+        self._shape = (pipe.unet.config.in_channels, height // pipe.vae_scale_factor, width // pipe.vae_scale_factor)
+        self._parts = {name: getattr(pipe, name) for name in ("text_encoder", "tokenizer", "unet", "vae", "scheduler")}
+        self._scheduler_config = pipe.scheduler.config
+        self._weight = next(pipe.unet.parameters())
+        call = inspect.signature(self._state.pipeline_class.__call__).parameters
+        self._expected: dict[str, Any] = {name: parameter.default for name, parameter in call.items()}
+        native = pipe.unet.config.sample_size
+        native = (native, native) if isinstance(native, int) else tuple(native)
+        if native == self._shape[1:]:
+            self._default_size: tuple[Any, Any] = (None, None)
+        else:
+            self._default_size = (height, width)
+        self._settings = {
+            "num_inference_steps": steps,
+            "guidance_scale": guidance,
+            "height": height,
+            "width": width,
+        }
+        self._calls = 0
+        self._fallbacks = 0
+
+    def witness(self) -> Witness:
+        detail = f"pipeline: {self._calls} engine calls, {self._fallbacks} in torch"
+        return Witness("export", self._calls, detail)
+
+    def route(self, proceed: Proceed, call: Call) -> Any:
+        """Answer a call by the engine, or pass it on to torch."""
+        prompts = call.get("prompt")
+        prompts = [prompts] if isinstance(prompts, str) else prompts
+        reason = self._outside(call, prompts)
+        if reason is not None:
+            self._fallbacks += 1
+            self._state.say_once(f"the pipeline runs in torch instead of its engine: {reason}")
+            return proceed(call)
+        noise = call.get("latents")
+        if noise is None:
+            noise = randn_tensor((len(prompts), *self._shape), call.get("generator"), torch.device("cpu"), torch.float32)
+        ids = self._tokenizer(prompts)
+        pictures = [self._run((ids[i : i + 1], noise[i : i + 1]))[0] for i in range(len(prompts))]
+        self._calls += len(prompts)
+        if self._plan is not None:
+            self._plan.count_folded(len(prompts))
+        return self._finish(pictures, call)
+
+    def _outside(self, call: Call, prompts: Any) -> str | None:
+        """Return None if the engine can answer the call, or else why not."""
+        if not isinstance(prompts, list) or not prompts or not all(type(p) is str for p in prompts):
+            return "there is no prompt as text"
+        for name, value in self._settings.items():
+            given = call.get(name, self._expected[name])
+            if given != value and not (given is None and self._default_size == (None, None) and name in ("height", "width")):
+                return f"{name} is {given}, the engine's is {value}"
+        for name, value in call.items():
+            if name in INPUTS or name in self._settings or self._same(name, value, prompts):
+                continue
+            return f"{name} is not what the engine was made for"
+        latents, generator = call.get("latents"), call.get("generator")
+        if latents is not None and (latents.shape != (len(prompts), *self._shape) or latents.dtype != torch.float32):
+            return "latents are of another size or type"
+        if isinstance(generator, list) and len(generator) != len(prompts):
+            return "there are not as many generators as prompts"
+        if call.get("output_type", "pil") not in ("pil", "np", "pt"):
+            return f"output_type is {call['output_type']}"
+        return self._changed()
+
+    def _same(self, name: str, value: Any, prompts: list[str]) -> bool:
+        if name == "negative_prompt":
+            return value is None and not self._negative or value in (self._negative, [self._negative] * len(prompts))
+        if name == "eta":
+            return not value
+        expected = self._expected.get(name, None)
+        return value is None or value is expected or (isinstance(value, (int, float)) and value == expected)
+
+    def _changed(self) -> str | None:
+        pipe = self._pipe
+        for name, part in self._parts.items():
+            if getattr(pipe, name) is not part:
+                return f"{name} was replaced"
+        if pipe.scheduler.config is not self._scheduler_config:
+            return "the scheduler was configured anew"
+        if self._weight.device.type != "cpu" or self._weight.dtype != torch.float32:
+            return f"the pipeline is on {self._weight.device} in {self._weight.dtype}"
+        if getattr(pipe.unet, "peft_config", None):
+            return "an adapter was loaded"
+        return None
+
+    def _finish(self, pictures: list[torch.Tensor], call: Call) -> Any:
+        pipe, unsafe = self._pipe, None
+        if pipe.safety_checker is None and type(pipe.image_processor) is VaeImageProcessor:
+            images = _postprocess(pictures, call.get("output_type", "pil"))
+        else:
+            raw, unsafe = pipe.run_safety_checker(torch.cat(pictures), torch.device("cpu"), torch.float32)
+            keep = [True] * len(raw) if unsafe is None else [not flag for flag in unsafe]
+            images = pipe.image_processor.postprocess(raw, call.get("output_type", "pil"), keep)
+        if not call.get("return_dict", True):
+            return (images, unsafe)
+        return StableDiffusionPipelineOutput(images=images, nsfw_content_detected=unsafe)
+
+
+def _postprocess(pictures: list[torch.Tensor], output_type: str) -> Any:
+    """Do what VaeImageProcessor.postprocess does, to the same bits, in fewer steps."""
+    if output_type != "pil":
+        raw = torch.cat(pictures).mul_(0.5).add_(0.5).clamp_(0, 1)
+        return raw if output_type == "pt" else raw.permute(0, 2, 3, 1).numpy()
+    images = []
+    for picture in pictures:
+        values = picture[0].numpy()
+        values *= 0.5
+        values += 0.5
+        numpy.clip(values, 0, 1, out=values)
+        values *= 255
+        numpy.rint(values, out=values)
+        pixels = values.astype(numpy.uint8)
+        if pixels.shape[0] == 1:
+            images.append(Image.fromarray(pixels[0], mode="L"))
+        else:
+            images.append(Image.fromarray(numpy.ascontiguousarray(pixels.transpose(1, 2, 0))))
+    return images

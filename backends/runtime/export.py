@@ -1,0 +1,178 @@
+"""Replace what a component computes by an engine; the component itself stays, for all the engine cannot take."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from diffopt.backends.base import BackendError, Builder, EngineOptions, Run, Tensors, Witness, builder
+from diffopt.backends.runtime.attachment import Attachment, attachment, component_name
+from diffopt.backends.runtime.step_plan import PLAN
+
+if TYPE_CHECKING:
+    import torch
+
+    from diffopt.backends.runtime.leaf import Leaf
+    from diffopt.backends.runtime.recording import Envelope
+
+Pipe = TypeVar("Pipe")
+METHODS = {"vae": "decode"}
+"""What a pipeline calls of a component, where it is not `forward`."""
+
+
+def export(
+    pipe: Pipe,
+    component: str,
+    *,
+    backend: str = "openvino",
+    precision: str = "f32",
+    engines: Path,
+    device: str = "cpu",
+    height: int | None = None,
+    width: int | None = None,
+) -> Pipe:
+    """Run a component (`unet`, `text_encoder`, `vae`, `denoiser`, ...) by an engine, built or found below `engines`.
+
+    height, width: pixels of the pictures the engine is for; by default those of the call defaults or the pipeline.
+    Raises BackendError if the backend cannot work here or cannot take the component.
+    """
+    import torch
+
+    from diffopt.backends.runtime.leaf import Closed, Leaf
+    from diffopt.backends.runtime.recording import envelope, record
+
+    name, state = component_name(pipe, component), attachment(pipe)
+    options = EngineOptions(precision, dynamic_int8=multiplies_int8(state, name))
+    chosen = builder(backend, options, device)
+    module = getattr(pipe, name)
+    refuse_export(module, name, state)
+    method = METHODS.get(name, "forward")
+    size = {key: value for key, value in (("height", height), ("width", width)) if value is not None}
+    args, kwargs = record(pipe, {name: method}, size=size)[name]
+    original = getattr(module, method)
+    plan = module.__dict__.get(PLAN)
+    dispatch = Dispatch(name, state)
+    with torch.no_grad():
+        if plan is None:
+            calls = envelope(original, args, kwargs)
+            closed = Closed(module, original, calls.names, {**calls.fixed, "return_dict": False}).eval()
+            leaf = Leaf(name, closed, calls.names, calls.batched)
+            dispatch.attach(leaf, calls.examples, _engine(chosen, pipe, name, leaf, calls.examples, options, engines))
+            module.__dict__[method] = functools.wraps(original)(dispatch.method(leaf, calls, original, module, args, kwargs))
+        else:
+            for leaf, examples in plan_examples(plan, args, kwargs):
+                dispatch.attach(leaf, examples, _engine(chosen, pipe, name, leaf, examples, options, engines))
+    state.note(name, "export", backend=backend, precision=precision)
+    state.witnesses.append(dispatch.witness)
+    return pipe
+
+
+def refuse_export(module: Any, name: str, state: Attachment) -> None:
+    """Raise BackendError if the component is no longer, or not, something to build an engine of."""
+    import torch
+
+    for earlier in ("export", "compile"):
+        if state.noted(name, earlier) or state.noted("pipeline", earlier):
+            raise BackendError(f"{name}: {earlier} was applied already, there is no torch code left to export")
+    kinds = {parameter.dtype for parameter in module.parameters()}
+    if kinds - {torch.float32}:
+        raise BackendError(f"{name} is in {kinds.pop()}", "load the pipeline in float32, the engine picks its precision")
+
+
+def multiplies_int8(state: Attachment, *names: str) -> bool:
+    """Tell whether any of these components was quantized to multiply in 8 bits."""
+    entries = [entry for name in names for entry in state.transforms.get(name, [])]
+    return any(isinstance(entry, dict) and entry.get("scheme") == "int8-dynamic" for entry in entries)
+
+
+def plan_examples(plan: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[tuple[Leaf, Tensors]]:
+    """Return the leaves of a step plan with example inputs, from the arguments of one denoiser call."""
+    given = dict(zip(("sample", "timestep", "encoder_hidden_states"), args, strict=False)) | kwargs
+    inputs = (given["sample"], given["timestep"], given["encoder_hidden_states"])
+    if "whole" in plan.leaves:
+        return [(plan.leaves["whole"], inputs)]
+    _, deep = plan.leaves["full"].module(*inputs)
+    return [(plan.leaves["full"], inputs), (plan.leaves["shallow"], (*inputs, deep))]
+
+
+class Dispatch:
+    """Sends calls to an engine, or to torch where the engine cannot take them, and counts both."""
+
+    def __init__(self, name: str, state: Attachment) -> None:
+        self._name = name
+        self._state = state
+        self._calls = 0
+        self._fallbacks = 0
+
+    def witness(self) -> Witness:
+        detail = f"{self._name}: {self._calls} engine calls, {self._fallbacks} in torch"
+        return Witness("export", self._calls, detail)
+
+    def attach(self, leaf: Leaf, examples: Tensors, run: Run) -> None:
+        """Let the engine run the leaf, for inputs of the examples' sizes in any batch."""
+        shapes = [value.shape[1:] if b else value.shape for value, b in zip(examples, leaf.batched, strict=True)]
+        kinds = [value.dtype for value in examples]
+
+        def run_leaf(*inputs: torch.Tensor) -> Tensors:
+            found = [value.shape[1:] if b else value.shape for value, b in zip(inputs, leaf.batched, strict=True)]
+            if found != shapes or [value.dtype for value in inputs] != kinds:
+                self._fall_back("inputs of another size")
+                return leaf.module(*inputs)  # type: ignore[no-any-return]
+            self._calls += 1
+            return run(inputs)
+
+        leaf.run = run_leaf
+
+    def method(
+        self, leaf: Leaf, calls: Envelope, original: Any, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Return what takes the place of the component's method."""
+        kind, fields = result_kind(original, args, kwargs)
+
+        def dispatched(*args: Any, **kwargs: Any) -> Any:
+            matched = calls.match(args, kwargs)
+            if isinstance(matched, str):
+                self._fall_back(matched)
+                return original(*args, **kwargs)
+            values = leaf.run(*matched.tensors)
+            if kind is None or not matched.return_dict:
+                return values
+            return kind(**dict(zip(fields, values, strict=True)))
+
+        return dispatched
+
+    def _fall_back(self, reason: str) -> None:
+        self._fallbacks += 1
+        self._state.say_once(f"{self._name} runs in torch instead of its engine: {reason}")
+
+
+def result_kind(original: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, tuple[str, ...]]:
+    """Return the class in which a component hands out its results, None for a tuple, and the names in it."""
+    result = original(*args, **{**kwargs, "return_dict": True})
+    if isinstance(result, tuple):
+        return None, ()
+    return type(result), tuple(result.keys())
+
+
+def _engine(
+    chosen: Builder, pipe: Any, name: str, leaf: Leaf, examples: Tensors, options: EngineOptions, engines: Path
+) -> Run:
+    from diffopt.backends.base import Part
+    from diffopt.backends.engine_store import open_engine
+    from diffopt.backends.runtime.engine_key import engine_key, signature_of
+
+    key = engine_key(
+        chosen,
+        [getattr(pipe, name)],
+        transforms=attachment(pipe).transforms.get(name, []),
+        inputs=signature_of(leaf.input_names, examples, leaf.batched),
+        options={**options.to_json(), "leaf": leaf.name},
+    )
+    part = Part(leaf.name, leaf.module, examples, leaf.input_names, leaf.batched)
+    return open_engine(
+        Path(engines),
+        key,
+        lambda folder: chosen.build(part, folder, options),
+        lambda folder: chosen.load(folder, options),
+    )

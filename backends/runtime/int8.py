@@ -1,0 +1,107 @@
+"""Layers with 8-bit weights that compute the same in eager torch, when traced, and in an engine made of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+SMALLEST = 1024
+"""Layers with fewer weights are left alone: there is nothing to gain."""
+
+
+class Int8Weight(nn.Module):
+    """A layer's weight as 8-bit integers with one scale per output channel."""
+
+    values: torch.Tensor
+    scale: torch.Tensor
+
+    def __init__(self, weight: torch.Tensor) -> None:
+        super().__init__()
+        rows = weight.detach().float().flatten(1)
+        scale = rows.abs().amax(dim=1, keepdim=True).clamp_min(1e-12) / 127
+        shape = (-1, *(1,) * (weight.ndim - 1))
+        self.register_buffer("values", (rows / scale).round().clamp(-127, 127).to(torch.int8).view(weight.shape))
+        self.register_buffer("scale", scale.view(shape).to(weight.dtype))
+
+    def forward(self) -> torch.Tensor:
+        return self.values.to(self.scale.dtype) * self.scale
+
+
+class Int8Linear(nn.Linear):
+    """A linear layer with 8-bit weights; `dynamic` ones multiply integers."""
+
+    def __init__(self, layer: nn.Linear, *, dynamic: bool) -> None:
+        nn.Module.__init__(self)
+        self.in_features, self.out_features = layer.in_features, layer.out_features
+        self.bias = layer.bias
+        self.stored = Int8Weight(layer.weight)
+        self.dynamic = dynamic
+
+    @property
+    def weight(self) -> torch.Tensor:  # type: ignore[override]
+        return self.stored()
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        if not self.dynamic or being_exported():
+            return nn.functional.linear(input, self.stored(), self.bias)
+        rows = input.reshape(-1, self.in_features)
+        scale = rows.abs().amax(dim=1, keepdim=True).clamp_min(1e-12) / 127
+        sums = torch._int_mm((rows / scale).round().to(torch.int8), self.stored.values.t())
+        out = (sums * (scale * self.stored.scale.view(1, -1))).view(*input.shape[:-1], self.out_features)
+        return out if self.bias is None else out + self.bias
+
+
+class Int8Conv2d(nn.Conv2d):
+    """A convolution with 8-bit weights."""
+
+    def __init__(self, layer: nn.Conv2d) -> None:
+        nn.Module.__init__(self)
+        names = (
+            "in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode",
+            "transposed", "output_padding", "_reversed_padding_repeated_twice",
+        )  # fmt: skip
+        for name in names:
+            setattr(self, name, getattr(layer, name))
+        self.bias = layer.bias
+        self.stored = Int8Weight(layer.weight)
+
+    @property
+    def weight(self) -> torch.Tensor:  # type: ignore[override]
+        return self.stored()
+
+
+def being_exported() -> bool:
+    """Tell whether a tracer is looking: engines round what enters a layer by themselves."""
+    return torch.jit.is_tracing() or torch.compiler.is_exporting()
+
+
+def replace_layers(component: nn.Module, *, dynamic: bool) -> tuple[list[Any], int, int]:
+    """Replace layers in place; return the new ones, and the bytes of their weights before and after."""
+    layers: list[Any] = []
+    before = after = 0
+    for parent in list(component.modules()):
+        for name, layer in list(parent.named_children()):
+            made = _quantized(layer, dynamic=dynamic)
+            if made is None:
+                continue
+            made.train(layer.training)
+            setattr(parent, name, made)
+            layers.append(made)
+            before += layer.weight.numel() * layer.weight.element_size()
+            after += made.stored.values.numel() + made.stored.scale.numel() * made.stored.scale.element_size()
+    return layers, before, after
+
+
+def take_effect(layers: list[Any]) -> int:
+    """Return how many of the layers still hold 8-bit weights."""
+    return sum(layer.stored.values.dtype == torch.int8 for layer in layers)
+
+
+def _quantized(layer: nn.Module, *, dynamic: bool) -> Int8Linear | Int8Conv2d | None:
+    if type(layer) is nn.Linear and layer.weight.numel() >= SMALLEST:
+        return Int8Linear(layer, dynamic=dynamic)
+    if type(layer) is nn.Conv2d and layer.weight.numel() >= SMALLEST:
+        return Int8Conv2d(layer)
+    return None

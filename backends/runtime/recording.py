@@ -1,0 +1,149 @@
+"""Record what a component is called with in a real pipeline call, and recognise such calls later."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from diffopt.backends.base import BackendError, Tensors
+from diffopt.backends.runtime.attachment import Attachment, attachment
+
+IGNORED = ("return_dict", "generator")
+"""Arguments that change nothing about the tensors a component returns."""
+
+
+class _Seen(Exception):
+    """Ends a recording call as soon as everything was seen."""
+
+
+@dataclass(frozen=True)
+class Matched:
+    """A call an engine can take: its tensors, and whether the caller wants them in a model output class."""
+
+    tensors: Tensors
+    return_dict: bool
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """The calls an engine can take: which arguments are tensors, of which type and size, and what the others are."""
+
+    signature: inspect.Signature
+    names: tuple[str, ...]
+    examples: Tensors
+    batched: tuple[bool, ...]
+    fixed: dict[str, Any]
+
+    def match(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Matched | str:
+        """Return the tensors of a call in the engine's order, or why the engine cannot take it."""
+        given = _arguments(self.signature, args, kwargs)
+        tensors: list[torch.Tensor] = []
+        for name, example, batched in zip(self.names, self.examples, self.batched, strict=True):
+            value = given.pop(name, None)
+            if not isinstance(value, torch.Tensor):
+                return f"{name} is no tensor"
+            start = 1 if batched else 0
+            if value.shape[start:] != example.shape[start:] or value.ndim != example.ndim:
+                return f"{name} is of size {tuple(value.shape)}, the engine of {tuple(example.shape)}"
+            if value.dtype != example.dtype or value.device != example.device:
+                return f"{name} is {value.dtype} on {value.device}, the engine takes {example.dtype}"
+            tensors.append(value)
+        for name, value in given.items():
+            if name not in IGNORED and not (value is None and self.fixed.get(name) is None):
+                if name not in self.fixed or not _same(self.fixed[name], value):
+                    return f"{name} is not what the engine was made for"
+        return Matched(tuple(tensors), return_dict=given.get("return_dict") is not False)
+
+
+def envelope(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Envelope:
+    """Return the envelope of calls like this one. Raises BackendError if a tensor hides in a nested argument."""
+    signature = inspect.signature(function)
+    given = _arguments(signature, args, kwargs)
+    names = tuple(name for name, value in given.items() if isinstance(value, torch.Tensor))
+    fixed = {name: value for name, value in given.items() if name not in names and name not in IGNORED}
+    for name, value in fixed.items():
+        if any(isinstance(leaf, torch.Tensor) for leaf in torch.utils._pytree.tree_leaves(value)):
+            raise BackendError(f"{name} holds nested tensors, which an engine cannot take yet")
+    examples = tuple(given[name].detach().clone() for name in names)
+    batch = examples[0].shape[0] if examples and examples[0].ndim else None
+    batched = tuple(value.ndim > 0 and value.shape[0] == batch for value in examples)
+    return Envelope(signature, names, examples, batched, fixed)
+
+
+def record(pipe: Any, watched: dict[str, str], *, size: dict[str, int]) -> dict[str, tuple[tuple[Any, ...], dict[str, Any]]]:
+    """Run a one-step pipeline call and return the first arguments of each watched component's method.
+
+    watched: component name to method name. size: height and width of the call, where they are not the pipeline's own.
+    Raises BackendError if the pipeline does not call one of them.
+    """
+    seen: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {}
+    state = attachment(pipe)
+    arguments = {**_plain_arguments(state), **size}
+    with contextlib.ExitStack() as stack:
+        for name, method in watched.items():
+            stack.enter_context(_watch(getattr(pipe, name), method, name, seen, len(watched)))
+        stack.enter_context(quiet(pipe))
+        with contextlib.suppress(_Seen):
+            pipe(**arguments, generator=torch.Generator().manual_seed(0))
+    missing = [name for name in watched if name not in seen]
+    if missing:
+        raise BackendError(f"a call of {type(pipe).__name__} does not use {missing[0]}")
+    return seen
+
+
+@contextlib.contextmanager
+def quiet(pipe: Any) -> Iterator[None]:
+    """Hide the pipeline's progress bar for a while."""
+    had = pipe.__dict__.get("_progress_bar_config")
+    pipe.set_progress_bar_config(**{**(had or {}), "disable": True})
+    try:
+        yield
+    finally:
+        if had is None:
+            del pipe.__dict__["_progress_bar_config"]
+        else:
+            pipe.__dict__["_progress_bar_config"] = had
+
+
+def _plain_arguments(state: Attachment) -> dict[str, Any]:
+    chosen = {"prompt": "a", "num_inference_steps": 1, "output_type": "pt"}
+    return {name: value for name, value in chosen.items() if name in state.parameters}
+
+
+@contextlib.contextmanager
+def _watch(component: Any, method: str, name: str, seen: dict[str, Any], enough: int) -> Iterator[None]:
+    original, own = getattr(component, method), component.__dict__.get(method)
+
+    def watching(*args: Any, **kwargs: Any) -> Any:
+        if name not in seen:
+            seen[name] = (args, kwargs)
+            if len(seen) == enough:
+                raise _Seen
+        return original(*args, **kwargs)
+
+    component.__dict__[method] = watching
+    try:
+        yield
+    finally:
+        if own is None:
+            del component.__dict__[method]
+        else:
+            component.__dict__[method] = own
+
+
+def _same(one: Any, other: Any) -> bool:
+    plain = (bool, int, float, str, type(None))
+    return one is other or (isinstance(one, plain) and isinstance(other, plain) and one == other)
+
+
+def _arguments(signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    given = dict(signature.bind(*args, **kwargs).arguments)
+    for parameter in signature.parameters.values():
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            given.update(given.pop(parameter.name, {}))
+    return given

@@ -1,0 +1,16 @@
+"""Tell what each transform on a pipeline really did."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from diffopt.backends.base import Witness
+from diffopt.backends.runtime.attachment import ATTRIBUTE, Attachment
+
+
+def witnesses(pipe: Any) -> list[Witness]:
+    """Return what every transform on this pipeline did so far, in order of application."""
+    state = getattr(pipe, ATTRIBUTE, None)
+    if not isinstance(state, Attachment):
+        return []
+    return [witness() for witness in state.witnesses]
