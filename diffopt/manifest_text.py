@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from statistics import median
+from typing import TypeAlias
 
 from diffopt.ir.description import JSON
 
@@ -14,7 +15,7 @@ NOTHING = "–"
 EQUAL_PSNR = 120.0
 """dB; what `diffopt.bench.fidelity` gives for equal images."""
 
-Data = JSON | Mapping[str, JSON]
+Data: TypeAlias = "JSON | Mapping[str, JSON]"
 
 
 def get(data: Data, *path: str) -> JSON:
@@ -147,6 +148,11 @@ def machine(manifest: Data) -> str:
     name = text(device, "name") or text(device, "cpu") or "an unnamed machine"
     cores = f" ({count(device, 'cores')} cores)" if number(device, "cores") else ""
     return f"{name}{cores}{f', {target}' if target and target != 'cpu' else ''}"
+
+
+def level_name(level: Data) -> str:
+    """Return the name of a level as people write it."""
+    return text(level, "level").replace(">=", "≥")
 
 
 def plain(line: str) -> str:

@@ -120,8 +120,10 @@ def _ladder(manifest: Mapping[str, JSON]) -> list[Row]:
     for level in said.items(manifest, "levels"):
         name, outcome = said.text(level, "level"), said.get(level, "outcome")
         tier = said.text(outcome, "tier")
-        notes = [said.text(level, "requirement"), f"Held-out tier: {tier}." if tier else ""]
-        row = _row(manifest, name, " ".join(note for note in notes if note), level, "no program of the search met it")
+        asked = said.text(level, "requirement").rstrip(".")
+        notes = [f"{asked[:1].upper()}{asked[1:]}." if asked else "", f"Held-out tier: {tier}." if tier else ""]
+        note = " ".join(note for note in notes if note)
+        row = _row(manifest, said.level_name(level), note, level, "no program of the search met it")
         missed = said.get(level, "met") is False or _missed(name, outcome)
         warning = "missed on held-out prompts" if missed and row.cells else ""
         rows.append(replace(row, warning=warning, winner=bool(row.cells) and row.trace == said.text(manifest, "trace")))
@@ -207,7 +209,7 @@ def _times(manifest: Mapping[str, JSON]) -> list[tuple[str, ...]]:
         if said.number(arm, "outcome", "latency", "ratio") is not None:
             trace = said.text(arm, "trace")
             outcomes.setdefault(trace, said.get(arm, "outcome"))
-            names.setdefault(trace, []).append(said.text(arm, "level") or said.text(arm, "name"))
+            names.setdefault(trace, []).append(said.level_name(arm) or said.text(arm, "name"))
     batch = said.batch(manifest)
     found: list[tuple[str, ...]] = []
     for trace, outcome in outcomes.items():
@@ -233,7 +235,9 @@ def _memory(manifest: Mapping[str, JSON]) -> str:
     ours, theirs = (said.number(manifest, "result", "memory", key) for key in ("peak_bytes", "baseline_peak_bytes"))
     if not ours or not theirs:
         return "Not measured."
-    return f"At its peak {said.size(ours)}; the baseline {said.size(theirs)} ({ours / theirs:.2f} of it)."
+    return (
+        f"Peak of its processes: {said.size(ours)}; of the baseline's: {said.size(theirs)} (ratio {ours / theirs:.2f})."
+    )
 
 
 def _self_test(manifest: Mapping[str, JSON]) -> str:

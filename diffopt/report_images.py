@@ -16,6 +16,9 @@ WORST_PAIRS = 4
 LONGEST_SIDE = 384
 """Pixels; larger images are reduced, so that a report stays below about 15 MB."""
 
+SIDES = ("baseline", "candidate")
+"""Keys of a pair in `images.json`."""
+
 SMALL_SIDE = 200
 """Pixels; images below it are shown enlarged, pixel by pixel."""
 
@@ -34,28 +37,35 @@ class Pair:
 
 
 def pairs(folder: Path) -> tuple[list[Pair], int]:
-    """Return the worst pairs, then others spread evenly over the rest, and how many there are on disk."""
+    """Return the worst pairs of a folder, then others spread evenly over the rest, and how many it lists.
+
+    Pairs that are listed but not there are passed over: an artifact keeps only some of them.
+    """
     try:
         listed: JSON = json.loads((folder / "images.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return [], 0
-    entries = sorted(said.items(listed, "images"), key=lambda entry: said.number(entry, "psnr") or 0.0)
-    rest = entries[WORST_PAIRS:]
+    entries = said.items(listed, "images")
+    there = sorted(
+        (entry for entry in entries if all(_file(folder, entry, side).is_file() for side in SIDES)),
+        key=lambda entry: said.number(entry, "psnr") or 0.0,
+    )
+    rest = there[WORST_PAIRS:]
     wanted = min(MOST_PAIRS - WORST_PAIRS, len(rest))
     spread = [rest[round(index * (len(rest) - 1) / max(wanted - 1, 1))] for index in range(wanted)]
     found = []
-    for rank, entry in enumerate([*entries[:WORST_PAIRS], *spread]):
-        baseline, optimized = (
-            _picture(folder / Path(said.text(entry, side)).name) for side in ("baseline", "candidate")
-        )
-        if baseline is not None and optimized is not None:
-            prompt, psnr = said.text(entry, "prompt"), said.decibel(said.number(entry, "psnr"))
-            found.append(
-                Pair(
-                    prompt, said.count(entry, "seed"), psnr, rank < WORST_PAIRS, baseline[0], optimized[0], baseline[1]
-                )
-            )
+    for rank, entry in enumerate([*there[:WORST_PAIRS], *spread]):
+        baseline, optimized = (_picture(_file(folder, entry, side)) for side in SIDES)
+        if baseline is None or optimized is None:
+            continue
+        prompt, psnr = said.text(entry, "prompt"), said.decibel(said.number(entry, "psnr"))
+        seed, worst = said.count(entry, "seed"), rank < WORST_PAIRS
+        found.append(Pair(prompt, seed, psnr, worst, baseline[0], optimized[0], baseline[1]))
     return found, len(entries)
+
+
+def _file(folder: Path, entry: JSON, side: str) -> Path:
+    return folder / Path(said.text(entry, side)).name
 
 
 def _picture(path: Path) -> tuple[str, bool] | None:

@@ -5,14 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import TypeAlias
 
 from diffopt import manifest_text as said
 from diffopt.ir.description import JSON
 
+Box: TypeAlias = tuple[float, float, float, float]
+"""Left, top, right, bottom in pixels."""
+
 HIGHEST_PSNR = 80.0
 """dB; everything above is drawn at this height: no eye tells such images apart."""
 
-_LEFT, _RIGHT, _TOP, _BOTTOM = 48, 14, 16, 44
+_LEFT, _RIGHT, _TOP, _BOTTOM = 48, 14, 30, 44
 _CHARACTER, _LINE = 6.7, 14
 _SERIES = ((1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8))
 _OFFSETS = (0, -15, 15, -30, 30, -45, 45, -60, 60, -80, 80)
@@ -68,7 +73,7 @@ class Label:
         return abs(self.y - self.to_y) > _LINE + 2
 
     @property
-    def box(self) -> tuple[float, float, float, float]:
+    def box(self) -> Box:
         """Left, top, right and bottom of the text, about."""
         width = _CHARACTER * len(self.text)
         left = self.x - width if self.anchor == "end" else self.x
@@ -81,7 +86,7 @@ class Plot:
 
     width: int
     height: int
-    frame: tuple[float, float, float, float]
+    frame: Box
     x_ticks: tuple[tuple[float, str], ...]
     y_ticks: tuple[tuple[float, str], ...]
     guides: tuple[tuple[float, str], ...]
@@ -95,7 +100,7 @@ def points(manifest: Mapping[str, JSON]) -> list[Point]:
     found = [_point("trial", said.text(it, "trace") or "no pass", it) for it in said.items(manifest, "trials")]
     levels: dict[str, tuple[list[str], JSON]] = {}
     for level in said.items(manifest, "levels"):
-        levels.setdefault(said.text(level, "trace"), ([], level))[0].append(said.text(level, "level"))
+        levels.setdefault(said.text(level, "trace"), ([], level))[0].append(said.level_name(level))
     found += [_point("winner", ", ".join(names), level) for names, level in levels.values()]
     found += [_point("control", said.text(it, "name"), it) for it in said.items(manifest, "controls")]
     measured = [point for point in found if point is not None]
@@ -135,16 +140,20 @@ def draw(found: Sequence[Point], guides: Sequence[tuple[float, str]], width: int
     marks = tuple(Mark(it, x_of(it.ratio), y_of(it.psnr), x_of(it.lo), x_of(it.hi)) for it in found)
     heights = range(10 * math.ceil(floor / 10), int(ceiling), 10)
     y_ticks = [(y_of(psnr), str(psnr)) for psnr in heights if y_of(psnr) - top > _LINE]
+    named = tuple((y_of(psnr), name) for psnr, name in guides if floor < psnr < ceiling)
+    corners = [(x_of(it.ratio), y_of(it.psnr)) for it in front(found)]
+    taken: list[Box] = [(left + 5, y - _LINE, left + 5 + _CHARACTER * len(name), y) for y, name in named]
+    taken += [(x - 2, y - 2, x + 2, y + 2) for x, y in _along(corners)]
     return Plot(
         width,
         height,
         (left, top, right, bottom),
         tuple((x_of(ratio), f"{ratio:g}×") for ratio in _ratios(start, end)),
         (*y_ticks, (y_of(ceiling), f"≥{ceiling:g}")),
-        tuple((y_of(psnr), name) for psnr, name in guides if floor < psnr < ceiling),
+        named,
         marks,
-        _labels(marks, (left, top, right, bottom)),
-        " ".join(f"{x_of(it.ratio)},{y_of(it.psnr)}" for it in front(found)),
+        _labels(marks, taken, (left, top, right, bottom)),
+        " ".join(f"{x},{y}" for x, y in corners),
     )
 
 
@@ -169,31 +178,46 @@ def _ratios(start: float, end: float) -> list[float]:
     return inside
 
 
-def _labels(marks: Sequence[Mark], frame: tuple[float, float, float, float]) -> tuple[Label, ...]:
-    """Place the names of all but trials, each where it hides least of what is placed already."""
-    taken = [(mark.x - 5, mark.y - 5, mark.x + 5, mark.y + 5) for mark in marks]
+def _along(corners: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return points along a line through corners, about five pixels apart."""
+    found = []
+    for (x, y), (to_x, to_y) in pairwise(corners):
+        count = max(1, int(math.hypot(to_x - x, to_y - y) / 5))
+        found += [(x + (to_x - x) * part / count, y + (to_y - y) * part / count) for part in range(count)]
+    return found
+
+
+def _labels(marks: Sequence[Mark], hidden: Sequence[Box], frame: Box) -> tuple[Label, ...]:
+    """Place the names of all but trials, each where it hides least of what is drawn already."""
+    taken = [*hidden, *((mark.x - 6, mark.y - 6, mark.x + 6, mark.y + 6) for mark in marks)]
     placed: list[Label] = []
     for mark in sorted((it for it in marks if it.point.kind != "trial"), key=lambda it: it.y):
         suffix = "" if mark.point.kind == "baseline" else f" {said.times(mark.point.ratio)}"
         name = mark.point.name if len(mark.point.name) <= 40 else f"{mark.point.name[:39]}…"
-        sides = (("start", 12), ("end", -12))
+        sides = (("start", 12), ("end", -12), ("start", -30), ("end", 30))
         tries = [
             Label(name + suffix, mark.point.kind, anchor, mark.x + shift, mark.y + offset, mark.x, mark.y)
             for offset in _OFFSETS
             for anchor, shift in sides
         ]
-        best = min(tries, key=lambda label: _cost(label, taken, frame))
+        best = min(tries, key=lambda it: _cost(it, taken, frame) + 5 * _hidden(it.box, [one.box for one in placed]))
         placed.append(best)
-        taken.append(best.box)
     return tuple(placed)
 
 
-def _cost(label: Label, taken: Sequence[tuple[float, ...]], frame: tuple[float, float, float, float]) -> float:
+def _cost(label: Label, taken: Sequence[Box], frame: Box) -> float:
     left, top, right, bottom = label.box
-    hidden = sum(
-        max(0.0, min(right, box[2]) - max(left, box[0])) * max(0.0, min(bottom, box[3]) - max(top, box[1]))
-        for box in taken
-    )
     outside = max(0.0, frame[0] - left) + max(0.0, right - frame[2])
     outside += max(0.0, frame[1] - 10 - top) + max(0.0, bottom - frame[3])
-    return 50 * outside + hidden + abs(label.y - label.to_y)
+    away = abs(label.y - label.to_y) + abs(label.x - label.to_x)
+    return 50 * outside + _hidden(label.box, taken) + away
+
+
+def _hidden(box: Box, taken: Sequence[Box]) -> float:
+    """Return the area of a box that others cover."""
+    left, top, right, bottom = box
+    return sum(
+        (min(right, other[2]) - max(left, other[0])) * (min(bottom, other[3]) - max(top, other[1]))
+        for other in taken
+        if other[0] < right and other[2] > left and other[1] < bottom and other[3] > top
+    )

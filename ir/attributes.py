@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from xdsl.dialects.builtin import (
     ArrayAttr,
     BoolAttr,
@@ -70,7 +72,9 @@ def to_attribute(value: JSON) -> Attribute:
     if isinstance(value, bool):
         return BoolAttr.from_bool(value)
     if isinstance(value, int):
-        return IntegerAttr(value, i64)
+        # A tokenizer's `model_max_length` is often 10**30, "no limit".
+        fits = -(2**63) <= value < 2**63
+        return IntegerAttr(value, i64 if fits else IntegerType(value.bit_length() + 1))
     if isinstance(value, float):
         return FloatAttr(value, f64)
     if isinstance(value, str):
@@ -78,7 +82,7 @@ def to_attribute(value: JSON) -> Attribute:
         return StringAttr(value) if value.isascii() else BytesAttr(value.encode(errors="surrogatepass"))
     if isinstance(value, list | tuple):
         return ArrayAttr([to_attribute(v) for v in value])
-    return DictionaryAttr({k: to_attribute(v) for k, v in value.items()})
+    return DictionaryAttr({_spelled(k): to_attribute(v) for k, v in value.items()})
 
 
 def from_attribute(attribute: Attribute) -> JSON:
@@ -86,6 +90,7 @@ def from_attribute(attribute: Attribute) -> JSON:
 
     Raises:
         TypeError: the attribute is of a kind that `to_attribute` does not make.
+        UnicodeDecodeError: the attribute holds bytes that are no text.
     """
     match attribute:
         case UnitAttr():
@@ -103,5 +108,24 @@ def from_attribute(attribute: Attribute) -> JSON:
         case ArrayAttr():
             return [from_attribute(v) for v in attribute.data]
         case DictionaryAttr():
-            return {k: from_attribute(v) for k, v in attribute.data.items()}
+            return {_unspelled(k): from_attribute(v) for k, v in attribute.data.items()}
     raise TypeError(f"no JSON for attribute {attribute}")
+
+
+def in_order(attribute: Attribute) -> Attribute:
+    """Sort the keys of every dictionary in an attribute."""
+    match attribute:
+        case ArrayAttr():
+            return ArrayAttr([in_order(v) for v in attribute.data])
+        case DictionaryAttr():
+            return DictionaryAttr({k: in_order(v) for k, v in sorted(attribute.data.items())})
+    return attribute
+
+
+# xDSL 0.74 prints a key over 0x7f but does not read it back, so such characters stand as `\Uxxxxxxxx` in keys.
+def _spelled(key: str) -> str:
+    return re.sub(r"[^\x00-\x7f]|\\", lambda match: f"\\U{ord(match.group()):08x}", key)
+
+
+def _unspelled(key: str) -> str:
+    return re.sub(r"\\U(00[01][0-9a-f]{5})", lambda match: chr(min(int(match.group(1), 16), 0x10FFFF)), key)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Self
 
 from xdsl.dialects.builtin import DictionaryAttr, StringAttr
-from xdsl.ir import Block, Region
+from xdsl.ir import Attribute, Block, Region
 from xdsl.irdl import IRDLOperation, irdl_op_definition, prop_def, region_def, traits_def
 from xdsl.parser import Parser
 from xdsl.printer import Printer
@@ -62,6 +62,8 @@ class ComponentOp(IRDLOperation):
         for op in self.body.block.ops:
             if not isinstance(op, TransformOp):
                 raise VerifyException(f"a component holds only transforms, not {op.name}")
+        for attribute in self.attributes.values():
+            _verify_json(attribute)
 
     def print(self, printer: Printer) -> None:
         printer.print_string(" ")
@@ -98,17 +100,18 @@ class TransformOp(IRDLOperation):
 
     def __init__(self, transform: str, arguments: Mapping[str, JSON], origin: str = "") -> None:
         super().__init__(
-            properties={
-                "transform": StringAttr(transform),
-                "arguments": DictionaryAttr({k: to_attribute(v) for k, v in arguments.items()}),
-            },
+            properties={"transform": StringAttr(transform), "arguments": to_attribute({**arguments})},
             attributes={"origin": StringAttr(origin)} if origin else {},
         )
 
     @property
     def arguments(self) -> dict[str, JSON]:
         """The arguments as JSON; a copy."""
-        return {k: from_attribute(v) for k, v in self.arguments_.data.items()}
+        arguments = from_attribute(self.arguments_)
+        return arguments if isinstance(arguments, dict) else {}
+
+    def verify_(self) -> None:
+        _verify_json(self.arguments_)
 
     def print(self, printer: Printer) -> None:
         printer.print_string(" ")
@@ -127,3 +130,12 @@ class TransformOp(IRDLOperation):
         op.properties["arguments"] = DictionaryAttr(arguments)
         op.attributes.update(attributes.data if attributes else {})
         return op
+
+
+def _verify_json(attribute: Attribute) -> None:
+    try:
+        from_attribute(attribute)
+    except TypeError as error:
+        raise VerifyException(str(error)) from None
+    except UnicodeDecodeError:
+        raise VerifyException(f"no text: {attribute}") from None

@@ -93,7 +93,8 @@ def build_module(description: PipelineDescription) -> ModuleOp:
     """Write a description as a module at stage LIFTED.
 
     Raises:
-        DiffoptError: an unknown value is left, or the pipeline has no denoiser, scheduler, text encoder or VAE.
+        DiffoptError: an unknown value is left, the pipeline has no denoiser, scheduler, text encoder or VAE, or a
+            name or number is not what it should be.
     """
     from xdsl.dialects.builtin import FunctionType, ModuleOp, StringAttr, i64
     from xdsl.dialects.func import FuncOp, ReturnOp
@@ -108,6 +109,7 @@ def build_module(description: PipelineDescription) -> ModuleOp:
             where=f"{first.span.file}:{first.span.line}" if first.span else description.source,
             hint=f"give it with --set {first.name}=VALUE",
         )
+    _check(description)
     denoiser = _one_of(description, DENOISERS, "denoiser")
     scheduler = _one_of(description, ("scheduler",), "scheduler")
     encoder = _one_of(description, ("text_encoder",), "text encoder")
@@ -160,6 +162,28 @@ def spans_of(module: ModuleOp) -> dict[str, Span]:
     attribute = module.attributes.get("spans")
     spans = from_attribute(attribute) if attribute is not None else None
     return {name: Span.parse(str(text)) for name, text in spans.items()} if isinstance(spans, dict) else {}
+
+
+def _check(description: PipelineDescription) -> None:
+    """Check what a lifter read: names of components and classes will be names in code."""
+    where = description.source or description.model
+    seen = {"pipeline", "generate"}
+    for part in description.components:
+        if not _is_name(part.name) or part.name in seen:
+            raise DiffoptError(f"{part.name!r} cannot be the name of a component", where=where)
+        seen.add(part.name)
+    for class_name in (description.pipeline_class, *(part.class_name for part in description.components)):
+        if not all(map(_is_name, class_name.split("."))):
+            raise DiffoptError(f"{class_name!r} is no class name", where=where)
+    if description.steps < 1:
+        raise DiffoptError(f"{description.steps} steps are none", where=where)
+    for name in ("guidance", "height", "width", "batch"):
+        if not 0 <= (value := getattr(description, name)) < 1e6:
+            raise DiffoptError(f"{name}={value} is out of range", where=where)
+
+
+def _is_name(text: str) -> bool:
+    return text.isascii() and text.isidentifier()
 
 
 def _one_of(description: PipelineDescription, names: tuple[str, ...], what: str) -> str:

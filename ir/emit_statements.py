@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ RUNTIME = "diffopt.backends.runtime"
 RUNTIME_NAMES = {"compile": "compile_component"}
 """Runtime functions whose name is not the transform's."""
 
+PLACEHOLDER = re.compile(r"\{(pipe|engines)\}")
 
 BUILDS = ("export", "compile")
 """Transforms that make something new of a component; the others change it in place and come first."""
@@ -99,7 +101,7 @@ def _transform_statements(component: ComponentOp, module: ModuleOp, *, built: bo
             call = call_arguments(module)
             given += [
                 f"steps={call['num_inference_steps']}",
-                f"guidance={call['guidance_scale']!r}",
+                f"guidance={literal(call['guidance_scale'])}",
                 f"height={call['height']}",
                 f"width={call['width']}",
             ]
@@ -134,12 +136,22 @@ def _plan_statements(module: ModuleOp) -> list[Statement]:
 def literal(value: JSON) -> str:
     """Write a JSON value as Python, strings in double quotes."""
     if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=not value.isprintable())
+        # A placeholder inside a string stays text: `line` must not fill it in.
+        text = PLACEHOLDER.sub(r"\\x7b\1}", "".join(map(_character, value)))
+        return f'"{text}"'
+    if isinstance(value, float) and not math.isfinite(value):
+        return "float('nan')" if math.isnan(value) else f"{'-' * (value < 0)}1e999"
     if isinstance(value, list):
         return f"[{', '.join(map(literal, value))}]"
     if isinstance(value, dict):
         return f"{{{', '.join(f'{literal(k)}: {literal(v)}' for k, v in value.items())}}}"
     return repr(value)
+
+
+def _character(character: str) -> str:
+    if character == '"':
+        return '\\"'
+    return character if character == "'" else repr(character)[1:-1]
 
 
 def _compact(indices: Sequence[int]) -> str:
@@ -154,4 +166,6 @@ def _compact(indices: Sequence[int]) -> str:
 
 def _origin(op: object) -> str:
     attribute = getattr(op, "attributes", {}).get("origin")
-    return attribute.data if isinstance(attribute, StringAttr) else ""
+    origin = attribute.data if isinstance(attribute, StringAttr) else ""
+    # It becomes a comment, and nothing in it may end the line.
+    return origin if origin.isprintable() else repr(origin)

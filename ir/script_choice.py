@@ -20,8 +20,9 @@ class Choice:
 
     @property
     def name(self) -> str:
-        """What the script calls it."""
-        return self.sites[0].names[0]
+        """What the script calls it, without what holds it."""
+        name = self.sites[0].names[0].rpartition(".")[2]
+        return "pipeline" if name.isdigit() else name
 
 
 def choose(pipelines: Pipelines, name: str = "") -> Choice:

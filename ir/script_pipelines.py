@@ -105,7 +105,7 @@ class Pipelines:
             yield from (self.of(arg.value) for arg in node.args[:1])
             return
         if isinstance(node.func, cst.Attribute):
-            for function in self._methods.get(node.func.attr.value, ()):
+            for function in self.methods.get(node.func.attr.value, ()):
                 yield from (self.of(r.value) for r in returns(self.values, function) if r.value is not None)
             return
         if isinstance(node.func, cst.Name):
@@ -155,7 +155,7 @@ class Pipelines:
         for place, value in self.values.attribute_targets.get(name, ()):
             if self.script.code(place.value) == root or self._is_self(place.value):
                 yield self.of(value)
-        for function in self._methods.get(name, ()):
+        for function in self.methods.get(name, ()):
             marks = [self.script.code(d.decorator).split(".")[-1] for d in function.decorators]
             if "property" in marks or "cached_property" in marks:
                 yield from (self.of(r.value) for r in returns(self.values, function) if r.value is not None)
@@ -184,7 +184,8 @@ class Pipelines:
                         yield self.of(element.value)
 
     @cached_property
-    def _methods(self) -> dict[str, list[cst.FunctionDef]]:
+    def methods(self) -> dict[str, list[cst.FunctionDef]]:
+        """Methods of the script's classes, by name."""
         found: dict[str, list[cst.FunctionDef]] = {}
         for function in self.script.all(cst.FunctionDef):
             if method_class(self.script, function) is not None:
@@ -247,6 +248,8 @@ class Pipelines:
                 chained = parent
                 continue
             break
+        while isinstance(parent, cst.IfExp | cst.BooleanOperation):
+            parent = self.script.parents[parent]
         if isinstance(parent, cst.Assign):
             targets = [target.target for target in parent.targets]
             plain = [t for t in targets if isinstance(t, cst.Name | cst.Attribute | cst.Subscript)]

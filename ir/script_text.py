@@ -128,8 +128,8 @@ def parse_script(text: str, path: str | Path) -> Script:
     try:
         module = cst.parse_module(text)
         wrapper = MetadataWrapper(module, unsafe_skip_copy=True)
-        positions = wrapper.resolve(PositionProvider)
-        scopes = wrapper.resolve(ScopeProvider)
+        wrapper.resolve_many([PositionProvider, ScopeProvider])
+        positions, scopes = wrapper.resolve(PositionProvider), wrapper.resolve(ScopeProvider)
     except cst.ParserSyntaxError as error:
         raise DiffoptError("syntax libcst does not know", where=f"{where}:{error.raw_line}") from None
     except RecursionError:

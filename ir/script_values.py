@@ -62,7 +62,7 @@ class Values:
             return missing
         known = [v for v in values if isinstance(v, Known)]
         first = known[0]
-        if all(type(v.value) is type(first.value) and v.value == first.value for v in known[1:]):
+        if all(_equal(v.value, first.value) for v in known[1:]):
             return first if len({v.origin for v in known}) == 1 else Known(first.value, node)
         lines = sorted({self.script.line(v.origin) for v in known})
         return Missing(f"it differs between lines {', '.join(map(str, lines))}", node)
@@ -315,3 +315,8 @@ class Values:
     def _same(self, node: cst.BaseExpression, key: Value) -> bool:
         value = self.of(node)
         return isinstance(value, Known) and isinstance(key, Known) and value.value == key.value
+
+
+def _equal(one: object, other: object) -> bool:
+    numbers = type(one) in (int, float) and type(other) in (int, float)
+    return (numbers or type(one) is type(other)) and one == other

@@ -15,6 +15,9 @@ from diffopt.ir.errors import DiffoptError
 CONFIG_FILES = ("config.json", "scheduler_config.json", "tokenizer_config.json", "preprocessor_config.json")
 """Where a component keeps its configuration, in the order they are looked for."""
 
+DEEPEST = 32
+"""Levels of a configuration file; more are no configuration."""
+
 
 def describe_directory(
     path: str | Path,
@@ -36,9 +39,13 @@ def describe_directory(
     """
     root = Path(path)
     index_file = root / "model_index.json"
-    if not root.exists():
+    try:
+        found, has_index = root.exists(), index_file.is_file()
+    except OSError as error:
+        raise DiffoptError(f"cannot be read: {error.strerror}", where=str(path)) from None
+    if not found:
         raise DiffoptError("no such model directory", where=str(path), hint="check the path")
-    if not index_file.is_file():
+    if not has_index:
         raise DiffoptError(
             "not a diffusers model directory: it has no model_index.json",
             where=str(path),
@@ -50,7 +57,7 @@ def describe_directory(
         raise DiffoptError("`_class_name` does not name a pipeline class", where=str(index_file))
     parts = tuple(
         ComponentDescription(part, f"{library}.{class_name}", _component_config(root / part))
-        for part, (library, class_name) in _component_classes(index).items()
+        for part, (library, class_name) in _component_classes(index, index_file).items()
     )
     defaults = call_defaults(pipeline_class)
     side_height, side_width = _image_size(parts)
@@ -97,7 +104,7 @@ def _numeric_defaults(tree: ast.Module, pipeline_class: str) -> dict[str, float]
     return {}
 
 
-def _component_classes(index: Mapping[str, JSON]) -> dict[str, tuple[str, str]]:
+def _component_classes(index: Mapping[str, JSON], file: Path) -> dict[str, tuple[str, str]]:
     found: dict[str, tuple[str, str]] = {}
     for part, entry in index.items():
         if part.startswith("_") or not isinstance(entry, list) or len(entry) != 2:
@@ -105,6 +112,8 @@ def _component_classes(index: Mapping[str, JSON]) -> dict[str, tuple[str, str]]:
         library, class_name = entry
         if isinstance(library, str) and isinstance(class_name, str):
             found[part] = (library, class_name)
+        elif isinstance(library, str) or isinstance(class_name, str):
+            raise DiffoptError(f"{part!r} does not name a library and a class", where=str(file))
     return found
 
 
@@ -120,12 +129,22 @@ def _read_json(path: Path) -> dict[str, JSON]:
         data = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise DiffoptError(f"not JSON: {error.msg}", where=f"{path}:{error.lineno}") from None
-    except (OSError, UnicodeDecodeError, RecursionError) as error:
+    # ValueError: bytes that are no UTF-8, or a number of thousands of digits.
+    except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
         raise DiffoptError(f"cannot be read: {reason}", where=str(path)) from None
     if not isinstance(data, dict):
         raise DiffoptError("holds no JSON object", where=str(path))
+    if _deeper_than(data, DEEPEST):
+        raise DiffoptError(f"nested more than {DEEPEST} deep", where=str(path))
     return data
+
+
+def _deeper_than(value: JSON, depth: int) -> bool:
+    if not isinstance(value, dict | list):
+        return False
+    children = value.values() if isinstance(value, dict) else value
+    return depth == 0 or any(_deeper_than(child, depth - 1) for child in children)
 
 
 def _image_size(parts: tuple[ComponentDescription, ...]) -> tuple[int, int]:

@@ -87,6 +87,9 @@ OTHER = {
     "scheduler": Field("scheduler", "", _text, "a scheduler class of diffusers"),
     "pipeline": Field("pipeline", "", _text, "a name of the script"),
 }
+ANY_CLASS = ("diffusers.DiffusionPipeline", "diffusers.AutoPipelineForText2Image")
+"""Classes that build whatever class the model directory names."""
+
 SETTINGS = {**{field.name: field for field in FIELDS}, **OTHER}
 """What `--set NAME=VALUE` takes."""
 
@@ -133,6 +136,7 @@ class _Lift:
         self.values = self.pipelines.values
         self.settings = settings
         self.choice: Choice = choose(self.pipelines, str(settings.get("pipeline", "")))
+        self.pipeline_class = self.choice.sites[0].pipeline_class
         self.unknowns: list[Unknown] = []
         self.spans: dict[str, Span] = {}
 
@@ -142,16 +146,15 @@ class _Lift:
         base = describe_directory(self._model())
         self._note_spans()
         found: dict[str, object] = {}
+        self.pipeline_class = base.pipeline_class if site.pipeline_class in ANY_CLASS else site.pipeline_class
         for field in FIELDS:
             value = self._from_calls(field)
             if value is not None:
                 found[field.name] = value
-        auto = site.pipeline_class.rpartition(".")[2]
-        own_class = auto != "DiffusionPipeline" and not auto.startswith("AutoPipelineForText2Image")
         described = replace(
             base,
-            name=self.choice.name.rpartition(".")[2],
-            pipeline_class=site.pipeline_class if own_class else base.pipeline_class,
+            name=self.choice.name,
+            pipeline_class=self.pipeline_class,
             components=self._components(base),
             batch=self._batch(),
             dtype=self._dtype(),
@@ -226,11 +229,10 @@ class _Lift:
         """Return what the calls give for a field; `None` leaves the pipeline's default."""
         if field.name in self.settings:
             return self.settings[field.name]
-        pipeline_class = self.choice.sites[0].pipeline_class
         known: list[Value] = []
         absent = 0
         for call in self.choice.calls:
-            given = argument(self.values, call, field.argument, pipeline_class)
+            given = argument(self.values, call, field.argument, self.pipeline_class)
             if given is None:
                 absent += 1
                 continue

@@ -6,6 +6,7 @@ import keyword
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import pairwise
 
 from xdsl.dialects.builtin import ModuleOp
 
@@ -19,6 +20,10 @@ class Stage(IntEnum):
     LIFTED = 0
     SCHEDULED = 1
     EMITTABLE = 2
+
+
+MOST_STEPS = 10_000
+"""Noise schedules are trained with a thousand steps; tables are made for each, so there must be an end."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,8 @@ def _has_loops(module: ModuleOp) -> Iterator[tuple[str, str]]:
         if start != expected:
             yield f"a loop starts at step {start} where {expected} is next", "diffusion.denoise"
         expected = stop
+        if stop > MOST_STEPS:
+            yield f"a loop runs to step {stop}, more than the {MOST_STEPS} a schedule may have", "diffusion.denoise"
         if not loop.predicts:
             yield "a loop never asks the denoiser", "diffusion.denoise"
 
@@ -90,14 +97,35 @@ def _steps_agree(module: ModuleOp) -> Iterator[tuple[str, str]]:
 
 def _cache_within_schedule(module: ModuleOp) -> Iterator[tuple[str, str]]:
     steps = steps_of(module)
-    plans = {predict.full_steps for loop in loops(module) for predict in loop.predicts}
-    if len(plans) > 1:
+    predicts = [predict for loop in loops(module) for predict in loop.predicts]
+    plans = {predict.full_steps for predict in predicts}
+    if len({(predict.full_steps, predict.branch) for predict in predicts}) > 1:
         yield "the denoiser calls follow different cache schedules", "diffusion.predict"
     for plan in plans - {None}:
         if not plan or plan[0] != 0:
             yield "a cache schedule starts with a full step", "diffusion.predict"
+        elif any(later <= earlier for earlier, later in pairwise(plan)):
+            yield "a cache schedule names its full steps in order, each once", "diffusion.predict"
         elif plan[-1] >= steps:
             yield f"the cache schedule names step {plan[-1]} of {steps}", "diffusion.predict"
+
+
+def _one_call(module: ModuleOp) -> Iterator[tuple[str, str]]:
+    """The loops are one call of a pipeline, which has one scheduler, one denoiser and one guidance scale."""
+    found = loops(module)
+    if len({loop.component for loop in found}) > 1:
+        yield "the loops follow different schedulers", "diffusion.denoise"
+    if len({predict.component for loop in found for predict in loop.predicts}) > 1:
+        yield "the loops ask different denoisers", "diffusion.predict"
+    scales = {loop.guide.scale.value.data for loop in found if loop.guide is not None}
+    if len(scales) > 1:
+        yield (
+            f"the loops are guided by different scales: {', '.join(f'{s:g}' for s in sorted(scales))}",
+            "diffusion.guide",
+        )
+    for scale in scales:
+        if not 1.0 < scale < float("inf"):
+            yield f"a guidance scale is more than 1, not {scale:g}", "diffusion.guide"
 
 
 TRANSFORM_ORDER = (
@@ -133,31 +161,46 @@ def _one_engine(module: ModuleOp) -> Iterator[tuple[str, str]]:
                 yield f"{transform.transform.data} inside a whole-pipeline engine: it holds @{name} already", f"@{name}"
 
 
+GIVEN = frozenset({"engines", "steps", "guidance", "height", "width", "negative_prompt"})
+"""Arguments of runtime functions that say what the module says elsewhere."""
+
 DTYPES = ("float32", "float16", "bfloat16")
 
 
 def _names_are_identifiers(module: ModuleOp) -> Iterator[tuple[str, str]]:
     """Names of the IR become names in code, so nothing but a name may stand there."""
     for name, component in components(module).items():
-        if not name.isidentifier() or keyword.iskeyword(name):
+        if not _is_name(name):
             yield f"{name!r} is no name for a component", f"@{name}"
-        if not all(part.isidentifier() for part in component.class_name.data.split(".")):
-            yield f"{component.class_name.data!r} is no class name", f"@{name}"
-        if "." not in component.class_name.data:
-            yield f"{component.class_name.data!r} does not say which library it is from", f"@{name}"
+        class_name = component.class_name.data
+        if not all(_is_name(part) for part in class_name.split(".")):
+            yield f"{class_name!r} is no class name", f"@{name}"
+        if "." not in class_name:
+            yield f"{class_name!r} does not say which library it is from", f"@{name}"
         overrides = component.values.get("overrides")
         keys = list(overrides) if isinstance(overrides, dict) else []
+        if (overrides is not None or name == "pipeline") and not class_name.startswith("diffusers."):
+            yield f"{class_name!r} is not from diffusers, and emitted code imports nothing else", f"@{name}"
         for transform in component.transforms:
-            keys += [transform.transform.data, *transform.arguments]
+            if not _is_name(transform.transform.data):
+                yield f"{transform.transform.data!r} is no name for a transform", f"@{name}"
+            keys += transform.arguments
+            for key in GIVEN.intersection(transform.arguments):
+                yield f"{key!r} is an argument that the emitted code gives itself", f"@{name}"
         for key in keys:
-            if not key.isidentifier() or keyword.iskeyword(key):
+            if not _is_name(key):
                 yield f"{key!r} is no name for an argument", f"@{name}"
+
+
+def _is_name(text: str) -> bool:
+    return text.isascii() and text.isidentifier() and not keyword.iskeyword(text)
 
 
 def _call_is_complete(module: ModuleOp) -> Iterator[tuple[str, str]]:
     values = components(module)["pipeline"].values
     for key in ("height", "width"):
-        if type(values.get(key)) is not int:
+        size = values.get(key)
+        if type(size) is not int or size < 1:
             yield f"{key} must be a whole number of pixels", "@pipeline"
     if not isinstance(values.get("model"), str):
         yield "model must name a model directory or hub id", "@pipeline"
@@ -173,6 +216,7 @@ RULES: dict[Stage, tuple[Rule, ...]] = {
     ),
     Stage.SCHEDULED: (
         Rule("steps-agree", _steps_agree),
+        Rule("one-call", _one_call),
         Rule("cache-within-schedule", _cache_within_schedule),
         Rule("transform-order", _transform_order),
         Rule("one-engine", _one_engine),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.transforms.dead_code_elimination import dce
@@ -46,8 +48,8 @@ class Trace:
         """
         try:
             specs = tuple(parse_pipeline(_normalize(text)))
-        # xDSL 0.74 derives ArgSpecParseError from BaseException.
-        except (ArgSpecParseError, ValueError, IndexError) as error:
+        # xDSL 0.74 derives ArgSpecParseError from BaseException, and runs off the end of a text as a RuntimeError.
+        except (ArgSpecParseError, ValueError, IndexError, RuntimeError) as error:
             reason = str(error).strip().splitlines()
             raise DiffoptError(
                 f"cannot read the passes {text!r}: {reason[-1].strip() if reason else 'bad syntax'}",
@@ -78,7 +80,13 @@ def run(trace: Trace, module: ModuleOp) -> ModuleOp | Refusal:
 
     Returns:
         The rewritten module, or the refusal of the first pass that cannot be applied where it stands.
+
+    Raises:
+        DiffoptError: the module is wrong as it is given.
     """
+    given = verify(module, Stage.SCHEDULED)
+    if given:
+        raise DiffoptError(f"{given[0].message} [{given[0].rule}]", where=given[0].where)
     current = module.clone()
     ctx = context()
     for instance in trace:
@@ -135,8 +143,10 @@ def _quoted(value: str) -> str:
         number = float(value)
     except ValueError:
         return f'"{value}"'
+    if re.fullmatch(r"[-+]?[0-9]+(\.[0-9]*)?", value):
+        return value
     # xDSL 0.74 has no exponent without a point: 1e-07 prints, but does not parse.
-    return value if re.fullmatch(r"[-+]?\d+(\.\d*)?", value) else f"{number:.12f}"
+    return f"{Decimal(repr(number)):f}" if math.isfinite(number) else f'"{value}"'
 
 
 def _values(spec: ArgSpec) -> dict[str, Value]:

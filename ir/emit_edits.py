@@ -1,0 +1,141 @@
+"""Write a module into the user's own script: the smallest edits that make its pipeline the one of the module."""
+
+from __future__ import annotations
+
+import io
+import tokenize
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+
+import libcst as cst
+from xdsl.dialects.builtin import ModuleOp, StringAttr
+
+from diffopt.ir.description import spans_of
+from diffopt.ir.dialect import components, loops, scheduler_of
+from diffopt.ir.emit_statements import RUNTIME, Statement, call_arguments, literal, statements
+from diffopt.ir.errors import DiffoptError
+from diffopt.ir.script_choice import Choice, choose
+from diffopt.ir.script_imports import Imports, Pair, imports
+from diffopt.ir.script_insertion import NewLine, insert
+from diffopt.ir.script_lines import Edit, Lines, apply_edits
+from diffopt.ir.script_patch import unified_patch
+from diffopt.ir.script_pipelines import Pipelines
+from diffopt.ir.script_placement import places
+from diffopt.ir.script_rewrites import Wanted, comments_last, rewrite
+from diffopt.ir.script_text import parse_script
+
+__all__ = ["Edit", "apply_edits", "emit_edits", "unified_patch"]
+
+BYTE_ORDER_MARK = "\ufeff"
+
+
+def emit_edits(
+    module: ModuleOp, source_text: str, *, path: str | Path = "script.py", engines: str = "engines", pipeline: str = ""
+) -> tuple[Edit, ...]:
+    """Return the edits that bring a module's passes into the script it was lifted from.
+
+    A module as lifted gives no edits, and so does a script that has them already.
+
+    Args:
+        source_text: the script, byte for byte as decoded.
+        path: of the script; relative paths in it are seen from there.
+        engines: folder for compiled engines, as the patched script should name it.
+        pipeline: which one is meant, where the script has several.
+
+    Raises:
+        DiffoptError: the script no longer fits the module, or builds its pipeline where nothing can be put in.
+    """
+    wanted_statements = statements(module)
+    if not wanted_statements:
+        return ()
+    offset = len(BYTE_ORDER_MARK) if source_text.startswith(BYTE_ORDER_MARK) else 0
+    script = parse_script(source_text[offset:], path)
+    lines = Lines.of(script.text)
+    pipelines = Pipelines(script)
+    try:
+        choice = _choice(pipelines, module, pipeline)
+        wanted = _wanted_arguments(module)
+        edits, complete = rewrite(pipelines, lines, choice, wanted, components(module)["pipeline"].class_name.data)
+        if not complete:
+            wanted_statements += (_call_defaults(wanted),) if wanted else ()
+        found = places(pipelines, choice)
+        first = min((site.call for site in choice.sites), key=script.start)
+        known = _imports(pipelines, lines, wanted_statements, first)
+        edits += known.edits
+        for place in found:
+            new = [_line(statement, place.pipe, engines, known) for statement in wanted_statements]
+            edits += insert(script, lines, place, new)
+    except RecursionError:
+        raise DiffoptError("too involved to be edited", where=str(path)) from None
+    return tuple(Edit(e.start + offset, e.end + offset, e.text, e.origin) for e in comments_last(edits))
+
+
+def _choice(pipelines: Pipelines, module: ModuleOp, name: str) -> Choice:
+    """Return the pipeline the module was lifted from: by the user's word, by its place, or by its name."""
+    if name:
+        return choose(pipelines, name)
+    span = spans_of(module).get("construct")
+    for site in pipelines.sites.values():
+        start = pipelines.script.positions[site.chained].start
+        if span is not None and (start.line, start.column) == (span.line, span.column):
+            return choose(pipelines, str(span.line))
+    symbol = module.sym_name.data if module.sym_name is not None else ""
+    named = any(symbol in site.names for site in pipelines.sites.values())
+    return choose(pipelines, symbol if named else "")
+
+
+def _wanted_arguments(module: ModuleOp) -> list[Wanted]:
+    """Return the call arguments that passes changed."""
+    arguments = call_arguments(module)
+    changed: Mapping[str, str] = {
+        "num_inference_steps": _origin(scheduler_of(module)),
+        "guidance_scale": _origin(loops(module)[0]) if all(loop.guide is None for loop in loops(module)) else "",
+    }
+    return [
+        Wanted(key, arguments[key], literal(arguments[key]), origin)
+        for key, origin in changed.items()
+        if origin and key in arguments
+    ]
+
+
+def _origin(op: object) -> str:
+    attribute = getattr(op, "attributes", {}).get("origin")
+    return attribute.data if isinstance(attribute, StringAttr) else ""
+
+
+def _call_defaults(wanted: list[Wanted]) -> Statement:
+    given = ", ".join(f"{item.keyword}={item.code}" for item in wanted)
+    origin = ", ".join(dict.fromkeys(item.origin for item in wanted))
+    return Statement(origin, ((RUNTIME, "call_defaults"),), f"call_defaults({{pipe}}, {given})")
+
+
+def _imports(pipelines: Pipelines, lines: Lines, found: tuple[Statement, ...], first: cst.CSTNode) -> Imports:
+    needed: dict[Pair, str] = {}
+    for statement in found:
+        for pair in _pairs(statement):
+            origins = [*filter(None, needed.get(pair, "").split(", ")), statement.origin]
+            needed[pair] = ", ".join(dict.fromkeys(origins))
+    return imports(pipelines.script, lines, needed, first)
+
+
+def _pairs(statement: Statement) -> tuple[Pair, ...]:
+    return (*statement.imports, *([("pathlib", "Path")] if "{engines}" in statement.code else []))
+
+
+def _line(statement: Statement, pipe: str, engines: str, known: Imports) -> NewLine:
+    """Write a statement with the names under which the script has its imports."""
+    code = _renamed(statement.code, {name: known.written[module, name] for module, name in statement.imports})
+    folder = f"{known.written['pathlib', 'Path']}({literal(engines)})" if "{engines}" in code else ""
+    return NewLine(code.replace("{pipe}", pipe).replace("{engines}", folder), statement.origin)
+
+
+def _renamed(code: str, names: Mapping[str, str]) -> str:
+    """Replace names in a line of code; attributes, keywords and text stay."""
+    edits = []
+    before = ""
+    for token, follower in pairwise(tokenize.generate_tokens(io.StringIO(code).readline)):
+        if token.type == tokenize.NAME and token.string in names and before != "." and follower.string != "=":
+            edits.append(Edit(token.start[1], token.end[1], names[token.string]))
+        before = token.string
+    return apply_edits(code, edits)
