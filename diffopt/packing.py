@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,9 +18,6 @@ if TYPE_CHECKING:
     from diffopt.finals import Final
     from diffopt.search.records import Trial
     from diffopt.sources import Source
-
-SHOWN_IMAGES = 12
-"""Image pairs that go into the artifact: the worst, and the first of the rest."""
 
 LIBRARIES = ("torch", "diffusers", "transformers")
 
@@ -41,15 +37,19 @@ def pack(
         DiffoptError: the disk is full, or the folder cannot be written; nothing half written is left.
     """
     from diffopt.report import write_report
+    from diffopt.report_images import SIDES, chosen, file_of
 
     files = {"pipeline.py": emit_pipeline(winner)}
     if source.kind == "script":
         files["changes.patch"] = script_patch(winner, source, engines=out / "engines")
-    shown = _shown(images)
+    shown = [file_of(images, entry, side) for entry in chosen(images)[0] for side in SIDES]
     draft_report = run_folder / "report.html"
     write_report(manifest, images, draft_report)
     files["report.html"] = draft_report.read_text(encoding="utf-8")
-    folders = {"engines": [run_folder / "engines" / name for name in engines], "images": shown}
+    folders = {
+        "engines": [run_folder / "engines" / name for name in engines],
+        "images": [images / "images.json", *shown] if shown else [],
+    }
     return write_artifact(out, manifest, files, folders)
 
 
@@ -101,13 +101,3 @@ def recorded_versions(requirements: tuple[str, ...]) -> dict[str, str]:
     """Return the installed versions of the packages that an artifact depends on."""
     names = (*LIBRARIES, *(name for name in requirements if name not in LIBRARIES))
     return {name: version for name in names if (version := installed_version(name)) is not None}
-
-
-def _shown(images: Path) -> list[Path]:
-    index = images / "images.json"
-    if not index.is_file():
-        return []
-    entries = json.loads(index.read_text(encoding="utf-8"))["images"]
-    worst = sorted(entries, key=lambda entry: float(entry["psnr"]))[: SHOWN_IMAGES // 2]
-    rest = [entry for entry in entries if entry not in worst][: SHOWN_IMAGES - len(worst)]
-    return [index, *(images / str(entry[side]) for entry in worst + rest for side in ("baseline", "candidate"))]

@@ -37,9 +37,23 @@ class Pair:
 
 
 def pairs(folder: Path) -> tuple[list[Pair], int]:
-    """Return the worst pairs of a folder, then others spread evenly over the rest, and how many it lists.
+    """Return the chosen pairs of a folder, and how many it lists."""
+    entries, listed = chosen(folder)
+    found = []
+    for rank, entry in enumerate(entries):
+        baseline, optimized = (_picture(file_of(folder, entry, side)) for side in SIDES)
+        if baseline is None or optimized is None:
+            continue
+        prompt, psnr = said.text(entry, "prompt"), said.decibel(said.number(entry, "psnr"))
+        seed, worst = said.count(entry, "seed"), rank < WORST_PAIRS
+        found.append(Pair(prompt, seed, psnr, worst, baseline[0], optimized[0], baseline[1]))
+    return found, listed
 
-    Pairs that are listed but not there are passed over: an artifact keeps only some of them.
+
+def chosen(folder: Path) -> tuple[list[JSON], int]:
+    """Return the worst entries of a folder, then others spread evenly over the rest, and how many it lists.
+
+    Entries whose images are not there are passed over: an artifact keeps only some of them.
     """
     try:
         listed: JSON = json.loads((folder / "images.json").read_text(encoding="utf-8"))
@@ -47,24 +61,17 @@ def pairs(folder: Path) -> tuple[list[Pair], int]:
         return [], 0
     entries = said.items(listed, "images")
     there = sorted(
-        (entry for entry in entries if all(_file(folder, entry, side).is_file() for side in SIDES)),
+        (entry for entry in entries if all(file_of(folder, entry, side).is_file() for side in SIDES)),
         key=lambda entry: said.number(entry, "psnr") or 0.0,
     )
     rest = there[WORST_PAIRS:]
     wanted = min(MOST_PAIRS - WORST_PAIRS, len(rest))
     spread = [rest[round(index * (len(rest) - 1) / max(wanted - 1, 1))] for index in range(wanted)]
-    found = []
-    for rank, entry in enumerate([*there[:WORST_PAIRS], *spread]):
-        baseline, optimized = (_picture(_file(folder, entry, side)) for side in SIDES)
-        if baseline is None or optimized is None:
-            continue
-        prompt, psnr = said.text(entry, "prompt"), said.decibel(said.number(entry, "psnr"))
-        seed, worst = said.count(entry, "seed"), rank < WORST_PAIRS
-        found.append(Pair(prompt, seed, psnr, worst, baseline[0], optimized[0], baseline[1]))
-    return found, len(entries)
+    return [*there[:WORST_PAIRS], *spread], len(entries)
 
 
-def _file(folder: Path, entry: JSON, side: str) -> Path:
+def file_of(folder: Path, entry: JSON, side: str) -> Path:
+    """Return where one side of an entry stands."""
     return folder / Path(said.text(entry, side)).name
 
 

@@ -35,6 +35,9 @@ SEARCH_PROMPTS, HELDOUT_PROMPTS = 24, 100
 """Prompts of a built-in model; at 100, "within 1 point" is one prompt."""
 
 
+SEARCH_PAIRS, FINAL_PAIRS = (5, 12), (10, 24)
+"""Fewest and most timed pairs of a candidate, and of what is reported."""
+
 REACH = 0.9
 """Share of the recorded speed-up that measuring again must reach."""
 
@@ -74,7 +77,7 @@ class Judge:
                     self.RUN, trace=trace, key=key, origin=name or "level", facts={}, predicted=None
                 )
             )
-            known[key] = self._evaluator.evaluate(self.program(trace), split="heldout")
+            known[key] = self._evaluator.evaluate(self.program(trace), split="heldout", pairs=FINAL_PAIRS)
             self._store.tell(self.RUN, candidate.id, known[key])
         self._listen(Decided(name, trace, known[key]))
         return known[key]
@@ -94,7 +97,9 @@ def run_search(engine: Engine, evaluator: Evaluator, module: ModuleOp, budget: B
 
     def evaluate(candidate: Candidate) -> Outcome:
         listen(Asked(candidate))
-        return evaluator.evaluate(program(applied(Trace.parse(candidate.trace), module), candidate.trace))
+        return evaluator.evaluate(
+            program(applied(Trace.parse(candidate.trace), module), candidate.trace), pairs=SEARCH_PAIRS
+        )
 
     return search(
         engine,
