@@ -1,0 +1,51 @@
+"""demo:shapes, a small text-to-image pipeline of drawn scenes that anyone can train again on a CPU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from diffopt.bench.models.shapes.scorer import Scorer
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """The model, its baseline settings, its prompts and its scorer."""
+
+    name: str = "demo:shapes"
+    directory: Path = Path(__file__).resolve().parent / "weights"
+    steps: int = 50
+    guidance: float = 2.0
+    height: int = 64
+    width: int = 64
+
+    def prompts(self, split: Literal["calibration", "search", "heldout"], count: int, seed: int = 0) -> list[str]:
+        """Return `count` prompts of different scenes; the scenes of two splits never overlap.
+
+        Fewer prompts of one seed are the first of more. Only "heldout" scenes show colour-shape pairs that training never saw. No split overlaps with training.
+        """
+        import random
+
+        from diffopt.bench.models.shapes.captions import caption
+        from diffopt.bench.models.shapes.scenes import random_scenes
+
+        if split not in ("calibration", "search", "heldout"):
+            raise ValueError(f"split must be calibration, search or heldout, not {split!r}")
+        rng = random.Random(f"{split} {seed}")
+        chosen: dict[object, str] = {}
+        while len(chosen) < count:
+            (scene,) = random_scenes(1, rng, split)
+            chosen.setdefault(scene, caption(scene, rng))
+        return list(chosen.values())
+
+    def scorer(self) -> Scorer:
+        """Load the network that reads scenes back from images."""
+        from diffopt.bench.models.shapes.scorer import Scorer
+
+        return Scorer.load()
+
+
+SHAPES = Shapes()
+"""The built-in model demo:shapes."""
