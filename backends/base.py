@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 if TYPE_CHECKING:
     import torch
 
-JSON: TypeAlias = "None | bool | int | float | str | Sequence[JSON] | Mapping[str, JSON]"
+JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
 Tensors: TypeAlias = "tuple[torch.Tensor, ...]"
 Run: TypeAlias = "Callable[[Tensors], Tensors]"
 """A loaded engine: tensors in, fresh tensors out. Not to be called by two threads at once."""

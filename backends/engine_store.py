@@ -43,7 +43,9 @@ def open_engine(
         _publish(scratch, folder)
     damage = check_engine(folder)
     if damage is not None:
-        raise BackendError(f"engine {folder.name} could not be written: {damage}", f"is {engines} writable, and not full?")
+        raise BackendError(
+            f"engine {folder.name} could not be written: {damage}", f"is {engines} writable, and not full?"
+        )
     return load(folder)
 
 

@@ -21,7 +21,10 @@ def compare(run: Run, part: Part) -> dict[str, JSON]:
     for inputs in (part.inputs, _other_batch(part)):
         with torch.no_grad():
             expected = part.module(*inputs)
-        largest, relative = max(largest, error(run(inputs), expected)[0]), max(relative, error(run(inputs), expected)[1])
+        largest, relative = (
+            max(largest, error(run(inputs), expected)[0]),
+            max(relative, error(run(inputs), expected)[1]),
+        )
     return {"max_error": largest, "relative_l2_error": relative}
 
 
@@ -35,7 +38,7 @@ def error(actual: Tensors, expected: Tensors) -> tuple[float, float]:
             raise BackendError(f"the engine returns {tuple(one.shape)} where torch returns {tuple(other.shape)}")
         if not torch.isfinite(one).all() and torch.isfinite(other).all():
             raise BackendError("the engine returns what is not a number", "try precision f32")
-        difference = (one.double() - other.double())
+        difference = one.double() - other.double()
         largest = max(largest, difference.abs().max().item())
         relative = max(relative, (difference.norm() / other.double().norm().clamp_min(1e-12)).item())
     return largest, relative

@@ -43,8 +43,6 @@ def compose(program: Program) -> tuple[Any, dict[str, JSON]]:
         list(model.graph.output[-glue.outputs :]),
         initializers,
     )
-    for value, name in zip(list(graph.input), program.input_names, strict=True):
-        _rename(graph, value, name)
     composed = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
     composed = onnx.shape_inference.infer_shapes(composed)
     return composed, {"operations": len(graph.node), "calls": len(glue.calls)}
@@ -95,8 +93,3 @@ def _sorted(nodes: list[Any], known: set[str]) -> list[Any]:
         raise BackendError("the program's ONNX operations do not fit together", "this is a bug in diffopt")
     return ordered
 
-
-def _rename(graph: Any, value: Any, name: str) -> None:
-    for node in graph.node:
-        node.input[:] = [name if other == value.name else other for other in node.input]
-    value.name = name

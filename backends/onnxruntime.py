@@ -90,6 +90,8 @@ def convert(
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise BackendError(f"torch.onnx cannot export {type(module).__name__}: {lines[0]}") from error
+    if made is None:
+        raise BackendError(f"torch.onnx cannot export {type(module).__name__}")
     model = made.model_proto
     if len(model.graph.input) != len(inputs):
         raise BackendError(f"ONNX sees {len(model.graph.input)} of {len(inputs)} inputs of {type(module).__name__}")

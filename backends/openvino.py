@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,7 +41,7 @@ class OpenVinoBuilder:
         save(model, folder)
         seconds = time.perf_counter() - started
         checks = compare(self.load(folder, options), part)
-        return {"conversion_s": round(seconds, 3), "operations": len(model.get_ops()), **checks}
+        return {"conversion_s": round(seconds, 3), **_facts(model), **checks}
 
     def build_program(self, program: Program, folder: Path, options: EngineOptions) -> dict[str, JSON]:
         from diffopt.backends.openvino_program import compose
@@ -48,7 +49,7 @@ class OpenVinoBuilder:
         started = time.perf_counter()
         model, facts = compose(program)
         save(model, folder)
-        return {"conversion_s": round(time.perf_counter() - started, 3), **facts}
+        return {"conversion_s": round(time.perf_counter() - started, 3), **_facts(model), **facts}
 
     def load(self, folder: Path, options: EngineOptions) -> Run:
         return OpenVinoEngine(folder / MODEL, options).run
@@ -127,7 +128,9 @@ def convert(
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
     def convert_now() -> Any:
-        traced = torch.jit.trace(module, inputs, check_trace=False, strict=False)
+        traced = torch.jit.trace(  # type: ignore[no-untyped-call]
+            module, inputs, check_trace=False, strict=False
+        )
         frontend = FrontEndManager().load_by_framework("pytorch")
         decoder = TorchScriptPythonDecoder(traced)  # the frontend does not keep it alive
         return frontend.convert(frontend.load(decoder))
@@ -153,6 +156,12 @@ def save(model: Any, folder: Path) -> None:
     openvino.save_model(model, folder / MODEL, compress_to_fp16=False)
 
 
+def _facts(model: Any) -> dict[str, JSON]:
+    constants = [node for node in model.get_ops() if node.get_type_name() == "Constant"]
+    int8 = sum(str(node.get_element_type().get_type_name()) == "i8" for node in constants)
+    return {"operations": len(model.get_ops()), "int8_constants": int8}
+
+
 def _on_one_thread(work: Callable[[], Any]) -> Any:
     """Run a trace: it is all Python and tiny kernels, which a busy machine's second thread only slows down."""
     import torch
@@ -160,7 +169,8 @@ def _on_one_thread(work: Callable[[], Any]) -> Any:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a tracer warns of every Python branch on a size
             return work()
     except BackendError:
         raise

@@ -38,7 +38,6 @@ def compose(program: Program) -> tuple[Any, dict[str, JSON]]:
     composed = openvino.Model(outputs, inputs, "pipeline")
     composed.validate_nodes_and_infer_types()
     facts: dict[str, JSON] = {
-        "operations": len(composed.get_ops()),
         "shared_operations": shared.count,
         "calls": len(glue.calls),
     }
@@ -50,7 +49,7 @@ class _Shared:
 
     def __init__(self) -> None:
         self.count = 0
-        self._known: dict[tuple[Any, ...], list[Any]] = {}
+        self._known: dict[tuple[Any, ...], Any] = {}
         self._constants: dict[tuple[Any, ...], Any] = {}
 
     def constant(self, opset: Any, value: Any) -> Any:

@@ -13,7 +13,7 @@ from diffopt.bench.workload import Workload
 
 _T = TypeVar("_T")
 _PATIENCE = 20
-_SHORTEST_DEADLINE_S = 30.0
+_SHORTEST_DEADLINE_S = 60.0
 
 
 class Contestant:
@@ -23,7 +23,7 @@ class Contestant:
         resident: the worker, fresh.
         workload: gives the sizes every answer is checked against.
         timeout_s: deadline of the load with all building, and of the first call, which may compile.
-        usual_s: the baseline's time a call; later calls get 20 times that, 30 s at least, `timeout_s` at most.
+        usual_s: the baseline's time a call; later calls get 20 times that, 60 s at least, `timeout_s` at most.
     """
 
     def __init__(self, resident: Resident, workload: Workload, *, timeout_s: float, usual_s: float = 0.0) -> None:

@@ -69,7 +69,7 @@ class Evaluator:
         scorer: for prompt accuracy and features, or None.
         thresholds: the tiers.
         seed: decides the order of pairs and the bootstrap.
-        timeout_s: for loading with all building, and for a first call; later calls get 20 times the baseline's, 30 s
+        timeout_s: for loading with all building, and for a first call; later calls get 20 times the baseline's, 60 s
             at least.
         model: overrides the model named in the programs.
         threads: OpenMP threads and cores of every worker; None for what the user's own script would have.

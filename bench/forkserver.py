@@ -2,8 +2,8 @@
 
 Not `multiprocessing`: its children import the user's `__main__` again. The server is started by
 `python -I -m diffopt.bench.forkserver`, so that neither the current folder nor PYTHON* variables reach it. It never
-runs a parallel region of torch, or a fork would inherit a dead thread pool. It is the reaper of everything below it,
-and when its parent goes away it kills all that and ends.
+runs a parallel region of torch, or a fork would inherit a dead thread pool. It is the reaper of everything below it;
+when its parent goes away it kills all that and ends, and its workers die with it however it ends.
 
 Parent and server talk over a SOCK_SEQPACKET pair: a JSON object and the worker's three file descriptors (its socket,
 its log pipe, and the pipe on which the server reports how it ended).
@@ -43,6 +43,7 @@ PRELOAD: Final = (
     "diffopt.bench.worker",
 )
 EXIT_STATUS: Final = struct.Struct(">i")
+_PARENT_DEATH_SIGNAL = 1
 _SUBREAPER = 36
 _MESSAGE = 1 << 16
 
@@ -60,8 +61,7 @@ class Spawned:
 class ForkServer:
     """The parent's handle of the server; a context manager.
 
-    One owner, one thread. `spawn` starts the server again if something killed it; workers forked before that live on,
-    but nobody reports how they end.
+    One owner, one thread. `spawn` starts the server again if something killed it; its workers die with it.
 
     Args:
         folder: where the server writes its own log.
@@ -240,6 +240,7 @@ def _reap(exits: dict[int, int]) -> None:
 
 def _become_worker(request: dict[str, object], connection: int, log: int) -> NoReturn:
     try:
+        ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
         os.setsid()
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)

@@ -21,8 +21,8 @@ def parents() -> dict[int, int]:
 
 
 def descendants(root: int, tree: Mapping[int, int]) -> set[int]:
-    """Return a process and everything below it in a tree of parents."""
-    found, grown = {root}, True
+    """Return a process and everything below it in a tree of parents; nothing once it is gone."""
+    found, grown = {root} & tree.keys(), True
     while grown:
         below = {child for child, parent in tree.items() if parent in found} - found
         found |= below
@@ -56,22 +56,28 @@ def available_bytes() -> int:
 class MemoryWatch:
     """Samples the resident memory of a changing set of processes and keeps the peak.
 
-    The set is asked for again at most once a second: reading one process costs ten microseconds, finding them a
-    millisecond. Pages that a fork still shares are counted for each process that maps them.
+    Reading one process costs ten microseconds, finding them all a millisecond or two: `look` does that, and `sample`
+    only when the last look is a second old, so that short timed calls are not disturbed. Pages that a fork still
+    shares are counted for each process that maps them.
     """
 
     def __init__(self, pid: int, members: Callable[[], Iterable[int]], clock: Callable[[], float] = time.monotonic):
         self._pid, self._members, self._clock = pid, members, clock
         self._known: tuple[int, ...] = (pid,)
-        self._next_look = clock()
+        self._next_look = clock() + 1.0
         self.now_bytes = 0
         self.peak_bytes = 0
+
+    def look(self) -> tuple[int, ...]:
+        """Find the processes anew and return them."""
+        self._known = tuple(self._members())
+        self._next_look = self._clock() + 1.0
+        return self._known
 
     def sample(self) -> int:
         """Read the memory now, in bytes, and remember it if it is the peak."""
         if self._clock() >= self._next_look:
-            self._known = tuple(self._members())
-            self._next_look = self._clock() + 1.0
+            self.look()
         self.now_bytes = sum(resident_bytes(pid) for pid in self._known)
         self.peak_bytes = max(self.peak_bytes, self.now_bytes, peak_bytes(self._pid))
         return self.now_bytes

@@ -145,6 +145,7 @@ class Resident:
         frame = encode({"type": kind, "id": nonce, **fields})
         start = time.perf_counter()
         until = time.monotonic() + deadline_s
+        self._sample_at = time.monotonic() + _TICK_S
         self._write(frame, until)
         try:
             body = self._read(body_length(self._read(HEADER.size, until, kind)), until, kind)
@@ -240,7 +241,7 @@ class Resident:
         ended = select.poll()
         ended.register(self._spawned.exit, select.POLLIN)
         grace = ended.poll(200 if self._spawned.connection.fileno() < 0 or self._hung_up() else 0)
-        for pid in self._members() | {self.pid}:
+        for pid in self._members():
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -268,8 +269,8 @@ class Resident:
         return self._server.family(self.pid)
 
     def _pause(self) -> None:
-        self._watch.sample()
         self._signal(signal.SIGSTOP)
+        self._watch.sample()
         self._stopped = True
 
     def _resume(self) -> None:
@@ -278,6 +279,6 @@ class Resident:
         self._stopped = False
 
     def _signal(self, number: signal.Signals) -> None:
-        for pid in self._members():
+        for pid in self._watch.look():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)

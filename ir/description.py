@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
@@ -169,11 +170,11 @@ def _check(description: PipelineDescription) -> None:
     where = description.source or description.model
     seen = {"pipeline", "generate"}
     for part in description.components:
-        if not _is_name(part.name) or part.name in seen:
+        if not is_name(part.name) or part.name in seen:
             raise DiffoptError(f"{part.name!r} cannot be the name of a component", where=where)
         seen.add(part.name)
     for class_name in (description.pipeline_class, *(part.class_name for part in description.components)):
-        if not all(map(_is_name, class_name.split("."))):
+        if not all(map(is_name, class_name.split("."))):
             raise DiffoptError(f"{class_name!r} is no class name", where=where)
     if description.steps < 1:
         raise DiffoptError(f"{description.steps} steps are none", where=where)
@@ -182,8 +183,9 @@ def _check(description: PipelineDescription) -> None:
             raise DiffoptError(f"{name}={value} is out of range", where=where)
 
 
-def _is_name(text: str) -> bool:
-    return text.isascii() and text.isidentifier()
+def is_name(text: str) -> bool:
+    """Tell whether a text may stand as a name in emitted code."""
+    return text.isascii() and text.isidentifier() and not keyword.iskeyword(text)
 
 
 def _one_of(description: PipelineDescription, names: tuple[str, ...], what: str) -> str:

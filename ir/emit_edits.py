@@ -75,14 +75,21 @@ def _choice(pipelines: Pipelines, module: ModuleOp, name: str) -> Choice:
     """Return the pipeline the module was lifted from: by the user's word, by its place, or by its name."""
     if name:
         return choose(pipelines, name)
+    symbol = module.sym_name.data if module.sym_name is not None else ""
     span = spans_of(module).get("construct")
-    for site in pipelines.sites.values():
+    named = [site for site in pipelines.sites.values() if symbol in map(_as_symbol, site.names)]
+    for site in named:
         start = pipelines.script.positions[site.chained].start
         if span is not None and (start.line, start.column) == (span.line, span.column):
-            return choose(pipelines, str(span.line))
-    symbol = module.sym_name.data if module.sym_name is not None else ""
-    named = any(symbol in site.names for site in pipelines.sites.values())
-    return choose(pipelines, symbol if named else "")
+            return choose(pipelines, site.names[-1])
+    chosen = next((n for site in named for n in site.names if _as_symbol(n) == symbol), "")
+    return choose(pipelines, chosen)
+
+
+def _as_symbol(name: str) -> str:
+    """Return a name as `build_module` writes it, without what holds it."""
+    last = name.rpartition(".")[2]
+    return "".join(c if (c.isascii() and c.isalnum()) or c == "_" else "_" for c in last)
 
 
 def _wanted_arguments(module: ModuleOp) -> list[Wanted]:

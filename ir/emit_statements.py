@@ -166,6 +166,4 @@ def _compact(indices: Sequence[int]) -> str:
 
 def _origin(op: object) -> str:
     attribute = getattr(op, "attributes", {}).get("origin")
-    origin = attribute.data if isinstance(attribute, StringAttr) else ""
-    # It becomes a comment, and nothing in it may end the line.
-    return origin if origin.isprintable() else repr(origin)
+    return attribute.data if isinstance(attribute, StringAttr) else ""

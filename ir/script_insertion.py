@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import re
 import tokenize
@@ -39,9 +40,17 @@ def insert(script: Script, lines: Lines, place: Place, new: Sequence[NewLine]) -
         back = NewLine(f"return {place.pipe}", marked=False)
         return [renamed, *_after(script, lines, place.unit, [*new, back])]
     text = script.text[start:end]
-    made = f"{place.pipe} = ({text})" if "\n" in text and text[0] != "(" else f"{place.pipe} = {text}"
-    named = NewLine(made, marked=False)
+    named = NewLine(f"{place.pipe} = {text if _stands_alone(text) else f'({text})'}", marked=False)
     return [*_before(script, lines, place.unit, [named, *new]), Edit(start, end, place.pipe)]
+
+
+def _stands_alone(expression: str) -> bool:
+    """Say whether an expression needs no brackets round it to go over several lines."""
+    try:
+        ast.parse(expression)
+    except SyntaxError:
+        return False
+    return True
 
 
 def outer_range(script: Script, node: cst.BaseExpression) -> tuple[int, int]:

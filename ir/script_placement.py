@@ -87,6 +87,8 @@ class _Placement:
         ours: list[Unit] = []
         for follower in self._followers(unit):
             role = self._role(follower)
+            if isinstance(follower, cst.Return) and role == "use" and self._is_set_up_further(follower.value):
+                return Place(follower, pipe, hoist=follower.value)
             if role == "set-up" and self._is_ours(follower):
                 ours.append(follower)
                 continue
@@ -131,11 +133,16 @@ class _Placement:
         inside = (node for node in self._inside(line) if isinstance(node, cst.Comment))
         return any(comment.value.startswith(MARK) for comment in inside)
 
+    def _is_set_up_further(self, node: cst.BaseExpression | None) -> bool:
+        """Say whether a returned expression is the pipeline after one more call, as in `return pipe.to("cpu")`."""
+        return isinstance(node, cst.Call) and bool(self.pipelines.of(node) & self.sites)
+
     def _role(self, unit: Unit) -> str:
         """Say what a statement does with the pipeline: `use` it, `set-up`, or nothing that matters."""
         if isinstance(unit, cst.FunctionDef | cst.ClassDef):
             return ""
-        roles = {self._mention(node) for node in self._inside(unit) if self._holds(node)}
+        mentions = [node for node in self._inside(unit) if self._holds(node)]
+        roles = {"use" if self.script.enclosing(node, cst.Return) else self._mention(node) for node in mentions}
         if any(node in self.calls for node in self._inside(unit)):
             roles.add("use")
         return next((role for role in ("use", "set-up") if role in roles), "")

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-from diffopt.ir.description import JSON, ComponentDescription, PipelineDescription
+from diffopt.ir.description import JSON, ComponentDescription, PipelineDescription, is_name
 from diffopt.ir.errors import DiffoptError
 
 CONFIG_FILES = ("config.json", "scheduler_config.json", "tokenizer_config.json", "preprocessor_config.json")
@@ -53,7 +53,7 @@ def describe_directory(
         )
     index = _read_json(index_file)
     pipeline_class = index.get("_class_name")
-    if not isinstance(pipeline_class, str) or not pipeline_class.isidentifier():
+    if not isinstance(pipeline_class, str) or not is_name(pipeline_class):
         raise DiffoptError("`_class_name` does not name a pipeline class", where=str(index_file))
     parts = tuple(
         ComponentDescription(part, f"{library}.{class_name}", _component_config(root / part))

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import keyword
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from itertools import pairwise
 
-from xdsl.dialects.builtin import ModuleOp
+from xdsl.dialects.builtin import ModuleOp, StringAttr
 
-from diffopt.ir.description import DENOISERS
+from diffopt.ir.description import DENOISERS, is_name
 from diffopt.ir.dialect import components, loops, scheduler_of, steps_of
 
 
@@ -170,10 +169,10 @@ DTYPES = ("float32", "float16", "bfloat16")
 def _names_are_identifiers(module: ModuleOp) -> Iterator[tuple[str, str]]:
     """Names of the IR become names in code, so nothing but a name may stand there."""
     for name, component in components(module).items():
-        if not _is_name(name):
+        if not is_name(name):
             yield f"{name!r} is no name for a component", f"@{name}"
         class_name = component.class_name.data
-        if not all(_is_name(part) for part in class_name.split(".")):
+        if not all(is_name(part) for part in class_name.split(".")):
             yield f"{class_name!r} is no class name", f"@{name}"
         if "." not in class_name:
             yield f"{class_name!r} does not say which library it is from", f"@{name}"
@@ -182,18 +181,23 @@ def _names_are_identifiers(module: ModuleOp) -> Iterator[tuple[str, str]]:
         if (overrides is not None or name == "pipeline") and not class_name.startswith("diffusers."):
             yield f"{class_name!r} is not from diffusers, and emitted code imports nothing else", f"@{name}"
         for transform in component.transforms:
-            if not _is_name(transform.transform.data):
+            if not is_name(transform.transform.data):
                 yield f"{transform.transform.data!r} is no name for a transform", f"@{name}"
             keys += transform.arguments
             for key in GIVEN.intersection(transform.arguments):
                 yield f"{key!r} is an argument that the emitted code gives itself", f"@{name}"
         for key in keys:
-            if not _is_name(key):
+            if not is_name(key):
                 yield f"{key!r} is no name for an argument", f"@{name}"
 
 
-def _is_name(text: str) -> bool:
-    return text.isascii() and text.isidentifier() and not keyword.iskeyword(text)
+def _origins_are_names(module: ModuleOp) -> Iterator[tuple[str, str]]:
+    """An origin becomes a comment in code, so it may not end the line."""
+    for op in module.walk():
+        origin = op.attributes.get("origin", StringAttr(""))
+        text = origin.data if isinstance(origin, StringAttr) else "\n"
+        if not text.isprintable():
+            yield f"{text!r} is no name of a pass", op.name
 
 
 def _call_is_complete(module: ModuleOp) -> Iterator[tuple[str, str]]:
@@ -223,6 +227,7 @@ RULES: dict[Stage, tuple[Rule, ...]] = {
     ),
     Stage.EMITTABLE: (
         Rule("names-are-identifiers", _names_are_identifiers),
+        Rule("origins-are-names", _origins_are_names),
         Rule("call-is-complete", _call_is_complete),
     ),
 }

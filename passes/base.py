@@ -91,7 +91,7 @@ class DiffusionPass(ModulePass):
     def __post_init__(self) -> None:
         for option in options(type(self)):
             value = getattr(self, option.name)
-            if option.type == "float" and type(value) is int:
+            if option.type == "float" and type(value) is int and abs(value) < 2**53:
                 object.__setattr__(self, option.name, float(value))
             elif option.choices:
                 self.require(value in option.choices, option.name, f"one of {', '.join(map(str, option.choices))}")

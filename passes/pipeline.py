@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
@@ -128,7 +129,11 @@ def _normalize(text: str) -> str:
         rest = ASSIGNMENT.sub("", body).replace(",", " ").strip()
         if rest:
             raise ValueError(f"{rest.split()[0]!r} is not of the form option=value")
-        pairs = [f"{k}={_quoted(v)}" for k, v in ASSIGNMENT.findall(body)]
+        found = ASSIGNMENT.findall(body)
+        for name, count in Counter(name for name, _ in found).items():
+            if count > 1:
+                raise ValueError(f"option {name} is given twice")
+        pairs = [f"{name}={_quoted(value)}" for name, value in found]
         return "{" + " ".join(pairs) + "}" if pairs else ""
 
     return re.sub(r"\s*,\s*", ",", OPTIONS.sub(options_text, text.strip()))

@@ -51,4 +51,4 @@ def _reason_to_stop(engine: Engine, budget: Budget, seconds: float, in_flight: i
     spent = budget.spent(seconds, len(trials) + in_flight)
     if spent is not None or not early:
         return spent
-    return no_gain_in_sight(engine.candidates(), trials, engine.constraints)
+    return no_gain_in_sight(trials, engine.constraints)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -24,6 +25,9 @@ ENGINES = {
     "cuda": ('compile{mode="max-autotune-no-cudagraphs"}', 'compile{mode="default"}'),
 }
 """What `ENGINE` may be on a kind of device: the first that is not refused."""
+
+OWN_SOLVER = re.compile(r'solver="[^"]*" spacing="[^"]*"')
+"""What a preset says of the solver; where that one is refused, the pipeline's own is tried."""
 
 PRESETS = (
     # The first six hold one program for each level of fidelity, and two for the levels with most to gain.
@@ -67,8 +71,9 @@ class RuleProposer:
         if not preset.endswith(ENGINE):
             yield Trace.parse(preset)
             return
-        for engine in ENGINES[self.device.split(":")[0]]:
-            yield Trace.parse(preset.removesuffix(ENGINE) + engine)
+        for program in dict.fromkeys((preset, OWN_SOLVER.sub('solver="own" spacing="trailing"', preset))):
+            for engine in ENGINES[self.device.split(":")[0]]:
+                yield Trace.parse(program.replace(ENGINE, engine))
 
 
 def _first_legal(readings: Iterator[Trace], module: ModuleOp) -> Trace:

@@ -8,12 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from xdsl.dialects.builtin import ModuleOp
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 GOLDEN = Path(__file__).resolve().parent / "golden"
+
+# A test says the same on a busy machine and on every run: no deadlines, no random seeds.
+settings.register_profile(
+    "diffopt", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("diffopt")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

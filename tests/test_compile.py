@@ -54,7 +54,12 @@ def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def artifact(tiny_directory: Path, prompts: Path, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     out = tmp_path_factory.mktemp("artifact") / "out"
     made = compile(
-        tiny_directory, out, goal=Goal("exact"), passes=ENGINE, prompts=prompts, settings={"steps": "6", "guidance": "3"}
+        tiny_directory,
+        out,
+        goal=Goal("exact"),
+        passes=ENGINE,
+        prompts=prompts,
+        settings={"steps": "6", "guidance": "3"},
     )
     assert made is not None
     return made
@@ -66,7 +71,11 @@ def scripted(tiny_directory: Path, prompts: Path, tmp_path_factory: pytest.TempP
     script = folder / "draw.py"
     script.write_text(SCRIPT.format(model=str(tiny_directory)))
     made = compile(
-        script, folder / "out", goal=Goal("traded"), passes="reduce-steps{steps=5 solver=own}," + ENGINE, prompts=prompts
+        script,
+        folder / "out",
+        goal=Goal("traded"),
+        passes="reduce-steps{steps=5 solver=own}," + ENGINE,
+        prompts=prompts,
     )
     assert made is not None
     return script, made
@@ -199,7 +208,9 @@ def test_a_killed_search_goes_on_and_loses_and_repeats_nothing(
     process.wait()
     before = told(store)
     assert before, "the search was to be killed after its first measurement"
-    done = subprocess.run([*command, "--resume", "--json"], cwd=tmp_path, capture_output=True, text=True, timeout=400, check=False)
+    done = subprocess.run(
+        [*command, "--resume", "--json"], cwd=tmp_path, capture_output=True, text=True, timeout=400, check=False
+    )
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert result.keys() >= {"ok", "artifact", "tier", "speedup", "fidelity", "baseline", "trace"}

@@ -95,7 +95,12 @@ def _layered(base: type) -> type:
             proceed = functools.partial(layer, proceed)
         return proceed({**state.defaults, **given, **kwargs})
 
-    names = {"__call__": call, "__module__": base.__module__, "__doc__": base.__doc__, "__qualname__": base.__qualname__}
+    names = {
+        "__call__": call,
+        "__module__": base.__module__,
+        "__doc__": base.__doc__,
+        "__qualname__": base.__qualname__,
+    }
     return type(base.__name__, (base,), names)
 
 

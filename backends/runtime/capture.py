@@ -16,11 +16,11 @@ from diffopt.backends.base import BackendError, Part, Program, Tensors
 from diffopt.backends.runtime.leaf import Leaf
 
 
-class Capture(TorchDispatchMode):
+class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Records while it is active. Use once: all `input`s first, then run the code with `call` in place of leaves, `program`."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._root = torch.nn.Module()
         self._graph = torch.fx.Graph()
         self._nodes: dict[int, torch.fx.Node] = {}
@@ -42,7 +42,7 @@ class Capture(TorchDispatchMode):
         """Run a leaf for real and record it as one call of its part."""
         self._inside_leaf = True
         try:
-            outputs = leaf.module(*inputs)
+            outputs: Tensors = leaf.module(*inputs)
         finally:
             self._inside_leaf = False
         if leaf.name not in self._parts:

@@ -35,7 +35,9 @@ def weights_hash(module: torch.nn.Module) -> str:
     digest = hashlib.sha256()
     config: Any = getattr(module, "config", None)
     described = config.to_dict() if hasattr(config, "to_dict") else dict(config or {})
-    kept = {name: value for name, value in described.items() if not name.startswith("_") and name != "transformers_version"}
+    kept = {
+        name: value for name, value in described.items() if not name.startswith("_") and name != "transformers_version"
+    }
     digest.update(repr(sorted(kept.items(), key=lambda item: item[0])).encode())
     for name, value in sorted({**dict(module.named_parameters()), **dict(module.named_buffers())}.items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())

@@ -61,8 +61,8 @@ class EngineRequests:
 
     def route(self, proceed: Proceed, call: Call) -> Any:
         """Answer a call by the engine, or pass it on to torch."""
-        prompts = call.get("prompt")
-        prompts = [prompts] if isinstance(prompts, str) else prompts
+        given = call.get("prompt")
+        prompts: Any = [given] if isinstance(given, str) else given
         reason = self._outside(call, prompts)
         if reason is not None:
             self._fallbacks += 1
@@ -70,7 +70,9 @@ class EngineRequests:
             return proceed(call)
         noise = call.get("latents")
         if noise is None:
-            noise = randn_tensor((len(prompts), *self._shape), call.get("generator"), torch.device("cpu"), torch.float32)
+            noise = randn_tensor(
+                (len(prompts), *self._shape), call.get("generator"), torch.device("cpu"), torch.float32
+            )
         ids = self._tokenizer(prompts)
         pictures = [self._run((ids[i : i + 1], noise[i : i + 1]))[0] for i in range(len(prompts))]
         self._calls += len(prompts)
@@ -84,7 +86,9 @@ class EngineRequests:
             return "there is no prompt as text"
         for name, value in self._settings.items():
             given = call.get(name, self._expected[name])
-            if given != value and not (given is None and self._default_size == (None, None) and name in ("height", "width")):
+            if given != value and not (
+                given is None and self._default_size == (None, None) and name in ("height", "width")
+            ):
                 return f"{name} is {given}, the engine's is {value}"
         for name, value in call.items():
             if name in INPUTS or name in self._settings or self._same(name, value, prompts):
@@ -101,7 +105,7 @@ class EngineRequests:
 
     def _same(self, name: str, value: Any, prompts: list[str]) -> bool:
         if name == "negative_prompt":
-            return value is None and not self._negative or value in (self._negative, [self._negative] * len(prompts))
+            return (value is None and not self._negative) or value in (self._negative, [self._negative] * len(prompts))
         if name == "eta":
             return not value
         expected = self._expected.get(name, None)

@@ -59,7 +59,9 @@ def export(
             closed = Closed(module, original, calls.names, {**calls.fixed, "return_dict": False}).eval()
             leaf = Leaf(name, closed, calls.names, calls.batched)
             dispatch.attach(leaf, calls.examples, _engine(chosen, pipe, name, leaf, calls.examples, options, engines))
-            module.__dict__[method] = functools.wraps(original)(dispatch.method(leaf, calls, original, module, args, kwargs))
+            module.__dict__[method] = functools.wraps(original)(
+                dispatch.method(leaf, calls, original, module, args, kwargs)
+            )
         else:
             for leaf, examples in plan_examples(plan, args, kwargs):
                 dispatch.attach(leaf, examples, _engine(chosen, pipe, name, leaf, examples, options, engines))
@@ -77,7 +79,9 @@ def refuse_export(module: Any, name: str, state: Attachment) -> None:
             raise BackendError(f"{name}: {earlier} was applied already, there is no torch code left to export")
     kinds = {parameter.dtype for parameter in module.parameters()}
     if kinds - {torch.float32}:
-        raise BackendError(f"{name} is in {kinds.pop()}", "load the pipeline in float32, the engine picks its precision")
+        raise BackendError(
+            f"{name} is in {kinds.pop()}", "load the pipeline in float32, the engine picks its precision"
+        )
 
 
 def multiplies_int8(state: Attachment, *names: str) -> bool:

@@ -142,9 +142,14 @@ class _Fold:
         size = [int(str(settings[axis])) // pipe.vae_scale_factor for axis in ("height", "width")]
         shape = (1, pipe.unet.config.in_channels, *size)
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-        text = Leaf("text_encoder", Closed(pipe.text_encoder, pipe.text_encoder.forward, ("input_ids",), {}), ("input_ids",), (True,))
+        text = Leaf(
+            "text_encoder",
+            Closed(pipe.text_encoder, pipe.text_encoder.forward, ("input_ids",), {}),
+            ("input_ids",),
+            (True,),
+        )
         decode = Leaf("vae", Closed(pipe.vae, pipe.vae.decode, ("z",), {"return_dict": False}), ("z",), (True,))
-        capture, decoded = Capture(), []
+        capture, decoded = Capture(), list[torch.Tensor]()
         with torch.no_grad():
             negative = pipe.encode_prompt("a", "cpu", 1, True, str(settings["negative_prompt"]))[1]
             with quiet(pipe), self._listening(capture, decode, decoded), capture:

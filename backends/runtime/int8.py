@@ -25,8 +25,10 @@ class Int8Weight(nn.Module):
         self.register_buffer("values", (rows / scale).round().clamp(-127, 127).to(torch.int8).view(weight.shape))
         self.register_buffer("scale", scale.view(shape).to(weight.dtype))
 
-    def forward(self) -> torch.Tensor:
-        return self.values.to(self.scale.dtype) * self.scale
+
+def dequantized(stored: Int8Weight) -> torch.Tensor:
+    """Return the weight in floating point."""
+    return stored.values.to(stored.scale.dtype) * stored.scale
 
 
 class Int8Linear(nn.Linear):
@@ -41,11 +43,11 @@ class Int8Linear(nn.Linear):
 
     @property
     def weight(self) -> torch.Tensor:  # type: ignore[override]
-        return self.stored()
+        return dequantized(self.stored)
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         if not self.dynamic or being_exported():
-            return nn.functional.linear(input, self.stored(), self.bias)
+            return nn.functional.linear(input, self.weight, self.bias)
         rows = input.reshape(-1, self.in_features)
         scale = rows.abs().amax(dim=1, keepdim=True).clamp_min(1e-12) / 127
         sums = torch._int_mm((rows / scale).round().to(torch.int8), self.stored.values.t())
@@ -69,12 +71,12 @@ class Int8Conv2d(nn.Conv2d):
 
     @property
     def weight(self) -> torch.Tensor:  # type: ignore[override]
-        return self.stored()
+        return dequantized(self.stored)
 
 
 def being_exported() -> bool:
     """Tell whether a tracer is looking: engines round what enters a layer by themselves."""
-    return torch.jit.is_tracing() or torch.compiler.is_exporting()
+    return bool(torch._C._get_tracing_state()) or torch.compiler.is_exporting()
 
 
 def replace_layers(component: nn.Module, *, dynamic: bool) -> tuple[list[Any], int, int]:
@@ -89,14 +91,18 @@ def replace_layers(component: nn.Module, *, dynamic: bool) -> tuple[list[Any], i
             made.train(layer.training)
             setattr(parent, name, made)
             layers.append(made)
-            before += layer.weight.numel() * layer.weight.element_size()
-            after += made.stored.values.numel() + made.stored.scale.numel() * made.stored.scale.element_size()
+            before += _bytes(layer.weight)
+            after += _bytes(made.stored.values) + _bytes(made.stored.scale)
     return layers, before, after
 
 
 def take_effect(layers: list[Any]) -> int:
     """Return how many of the layers still hold 8-bit weights."""
     return sum(layer.stored.values.dtype == torch.int8 for layer in layers)
+
+
+def _bytes(value: Any) -> int:
+    return int(value.numel() * value.element_size())
 
 
 def _quantized(layer: nn.Module, *, dynamic: bool) -> Int8Linear | Int8Conv2d | None:

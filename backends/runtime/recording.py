@@ -54,9 +54,8 @@ class Envelope:
                 return f"{name} is {value.dtype} on {value.device}, the engine takes {example.dtype}"
             tensors.append(value)
         for name, value in given.items():
-            if name not in IGNORED and not (value is None and self.fixed.get(name) is None):
-                if name not in self.fixed or not _same(self.fixed[name], value):
-                    return f"{name} is not what the engine was made for"
+            if name not in IGNORED and not _same(self.fixed.get(name), value):
+                return f"{name} is not what the engine was made for"
         return Matched(tuple(tensors), return_dict=given.get("return_dict") is not False)
 
 
@@ -75,7 +74,9 @@ def envelope(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> En
     return Envelope(signature, names, examples, batched, fixed)
 
 
-def record(pipe: Any, watched: dict[str, str], *, size: dict[str, int]) -> dict[str, tuple[tuple[Any, ...], dict[str, Any]]]:
+def record(
+    pipe: Any, watched: dict[str, str], *, size: dict[str, int]
+) -> dict[str, tuple[tuple[Any, ...], dict[str, Any]]]:
     """Run a one-step pipeline call and return the first arguments of each watched component's method.
 
     watched: component name to method name. size: height and width of the call, where they are not the pipeline's own.

@@ -46,7 +46,11 @@ def follow_step_plan(
     plan_full, plan_guided = _table(full, steps, "full"), _table(guided, steps, "guided")
     inputs, batched = ("sample", "timestep", "encoder_hidden_states"), (True, False, True)
     if all(plan_full):
-        leaves = {"whole": Leaf(f"{name}", Closed(denoiser, denoiser.forward, inputs, {"return_dict": False}), inputs, batched)}
+        leaves = {
+            "whole": Leaf(
+                f"{name}", Closed(denoiser, denoiser.forward, inputs, {"return_dict": False}), inputs, batched
+            )
+        }
     else:
         refuse_feature_cache(denoiser, branch)
         if not plan_full[0]:
@@ -93,7 +97,10 @@ class StepPlan:
         self._state = state
         self._original = denoiser.forward
         self._counts = {"steps": 0, "shallow": 0, "unguided": 0}
-        self._reset(inside=False)
+        self._inside = False
+        self._active: bool | None = None
+        self._step = 0
+        self._deep: torch.Tensor | None = None
 
     def request(self, proceed: Proceed, call: Call) -> Any:
         """Run one pipeline call with a fresh plan, and leave nothing behind, also when it raises."""
@@ -103,13 +110,17 @@ class StepPlan:
         finally:
             self._reset(inside=False)
 
-    def forward(self, sample: torch.Tensor, timestep: Any, encoder_hidden_states: Any, *args: Any, **kwargs: Any) -> Any:
+    def forward(
+        self, sample: torch.Tensor, timestep: Any, encoder_hidden_states: Any, *args: Any, **kwargs: Any
+    ) -> Any:
         """Take the place of the denoiser's forward."""
         extra = [name for name, value in kwargs.items() if value is not None and name != "return_dict"]
         if not self._inside or args or extra or not self._follows():
             if self._inside and (args or extra):
                 self._active = False
-                self._state.say_once(f"the step plan is off: it does not know {(extra or ['positional conditioning'])[0]}")
+                self._state.say_once(
+                    f"the step plan is off: it does not know {(extra or ['positional conditioning'])[0]}"
+                )
             return self._original(sample, timestep, encoder_hidden_states, *args, **kwargs)
         step, self._step = self._step, self._step + 1
         out = self._run(step, sample, self._tensor(timestep, sample), encoder_hidden_states)
@@ -180,9 +191,9 @@ class StepPlan:
 
     def _reset(self, *, inside: bool) -> None:
         self._inside = inside
-        self._active: bool | None = None
+        self._active = None
         self._step = 0
-        self._deep: torch.Tensor | None = None
+        self._deep = None
 
 
 def _table(chosen: Sequence[int] | None, steps: int, name: str) -> tuple[bool, ...]:

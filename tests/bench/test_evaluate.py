@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -152,6 +154,11 @@ def test_a_baseline_that_does_not_run_is_the_users_error(
         Evaluator(broken, workload, work=tmp_path, engines=tmp_path / "engines", server=server),
     ):
         pass
+
+
+def test_the_parent_measures_without_importing_torch() -> None:
+    code = "import sys, diffopt.bench.evaluate; assert not {'torch', 'diffusers', 'xdsl'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-I", "-c", code], check=True)
 
 
 def test_a_failure_is_json(evaluator: Evaluator, tiny_program: TinyProgram) -> None:

@@ -18,7 +18,7 @@ def pictures(count: int, seed: int = 0, size: int = 32) -> Images:
 
 def near(images: Images, noise: float) -> Images:
     shift = np.random.default_rng(9).normal(0, noise, images.shape).astype(np.float32)
-    return np.clip(images + shift, 0, 1)
+    return np.asarray(np.clip(images + shift, 0, 1), dtype=np.float32)
 
 
 class MeanColour:

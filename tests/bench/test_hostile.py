@@ -94,7 +94,9 @@ def test_a_hostile_program_is_a_status(evaluator: Evaluator, tiny_program: TinyP
     [
         pytest.param({"head": "import ctypes; ctypes.PyDLL(None).pause()"}, id="in C, holding the interpreter lock"),
         pytest.param({"head": "while True: pass"}, id="in Python"),
-        pytest.param({"head": "import os\nif os.fork() == 0: os.setpgid(0, 0)\nwhile True: pass"}, id="in two processes"),
+        pytest.param(
+            {"head": "import os\nif os.fork() == 0: os.setpgid(0, 0)\nwhile True: pass"}, id="in two processes"
+        ),
     ],
 )
 def test_a_hang_is_a_timeout_on_time_and_nothing_is_left_running(
@@ -145,6 +147,7 @@ def test_the_clock_that_counts_is_not_the_programs(evaluator: Evaluator, tiny_pr
     assert min(outcome.latency.candidate_s) > 0.1
 
 
+@pytest.mark.slow
 def test_a_program_that_kills_the_fork_server_does_not_end_the_run(
     evaluator: Evaluator, tiny_program: TinyProgram
 ) -> None:

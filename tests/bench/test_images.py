@@ -29,7 +29,7 @@ def test_pictures_are_fine() -> None:
         (lambda images: images * 255, "want 0 to 1"),
         (lambda images: images - 0.5, "want 0 to 1"),
         (lambda images: np.full_like(images, 0.5), "flat"),
-        (lambda images: np.broadcast_to(np.float32([0.1, 0.5, 0.9]), images.shape), "flat"),
+        (lambda images: np.broadcast_to(np.array([0.1, 0.5, 0.9], np.float32), images.shape), "flat"),
     ],
 )
 def test_what_is_no_picture_is_named(change: object, message: str) -> None:

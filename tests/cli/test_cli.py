@@ -138,7 +138,17 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_is_one_line(small_disk: Path) -> None:
-    command = [sys.executable, "-m", "diffopt", "compile", "demo:shapes", "-o", str(small_disk / "out"), "--budget", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "diffopt",
+        "compile",
+        "demo:shapes",
+        "-o",
+        str(small_disk / "out"),
+        "--budget",
+        "1",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, cwd=small_disk.parent, timeout=120, check=False)
     assert done.returncode == 2, done.stderr
     last = done.stderr.splitlines()[-1]

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
-from diffopt.bench.outcome import Measured
+from diffopt.bench.outcome import Failed, Measured
 from diffopt.ir.errors import DiffoptError
-from diffopt.search.budget import Budget, measured_noise, no_gain_in_sight
+from diffopt.search.budget import Budget, measured_noise, no_gain_in_sight, realised
 from diffopt.search.goals import Constraints
-from diffopt.search.records import Candidate, Trial
+from diffopt.search.records import Trial
 
 
 @pytest.mark.parametrize(
@@ -48,17 +50,36 @@ def test_noise_grows_with_the_interval(outcome: Callable[..., Measured], trial: 
     assert measured_noise([], Constraints()) is None
 
 
-@pytest.mark.parametrize(("predicted", "stops"), [([0.001] * 4, True), ([0.001, 0.001, 0.4, 0.001], False)])
-def test_it_stops_when_what_is_expected_drowns_in_noise(
-    predicted: list[float], stops: bool, outcome: Callable[..., Measured], trial: Callable[..., Trial]
+def chosen(trial: Trial, predicted: float | None) -> Trial:
+    return replace(trial, candidate=replace(trial.candidate, predicted=predicted))
+
+
+def test_what_a_trial_brought_is_its_share_of_front_and_levels(
+    outcome: Callable[..., Measured], trial: Callable[..., Trial]
 ) -> None:
-    candidates = [Candidate(i, "", f"k{i}", "variation", predicted=p) for i, p in enumerate(predicted)]
-    reason = no_gain_in_sight(candidates, [trial(1, outcome(4.0, spread=0.05))], Constraints())
-    assert (reason is not None) == stops
+    trials = [trial(1, outcome(2.0)), trial(2, outcome(1.5)), trial(3, Failed("crash", "died")), trial(4, outcome(4.0))]
+    first, worse, failed, better = realised(trials, Constraints())
+    assert first > 0
+    assert worse == failed == 0
+    # Twice as fast at three of the four levels (no program keeps the steps), and a larger front.
+    assert better > 0.75 * math.log(2)
+
+
+def test_it_stops_when_choices_bring_nothing(outcome: Callable[..., Measured], trial: Callable[..., Trial]) -> None:
+    trials = [trial(0, outcome(4.0))] + [chosen(trial(n, outcome(3.0)), 0.5) for n in range(1, 17)]
+    assert "under the noise" in (no_gain_in_sight(trials, Constraints()) or "")
+    assert no_gain_in_sight(trials[:-1], Constraints()) is None
+
+
+def test_it_goes_on_while_choices_bring_what_was_expected(
+    outcome: Callable[..., Measured], trial: Callable[..., Trial]
+) -> None:
+    trials = [trial(0, outcome(4.0))] + [chosen(trial(n, outcome(4.0 * 1.2**n)), 0.2) for n in range(1, 17)]
+    assert no_gain_in_sight(trials, Constraints()) is None
 
 
 def test_seeds_that_no_model_chose_never_stop_the_search(
     outcome: Callable[..., Measured], trial: Callable[..., Trial]
 ) -> None:
-    candidates = [Candidate(i, "", f"k{i}", "rules", predicted=None if i == 2 else 0.0) for i in range(4)]
-    assert no_gain_in_sight(candidates, [trial(1, outcome(4.0))], Constraints()) is None
+    trials = [trial(n, outcome(4.0)) for n in range(20)]
+    assert no_gain_in_sight(trials, Constraints()) is None

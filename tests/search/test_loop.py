@@ -8,7 +8,7 @@ import pytest
 from diffopt.bench.outcome import Failed, Outcome
 from diffopt.ir.errors import DiffoptError
 from diffopt.search.budget import Budget
-from diffopt.search.engine import Engine
+from diffopt.search.engine import Engine, Settings
 from diffopt.search.executors.local import LocalExecutor
 from diffopt.search.loop import search
 from diffopt.search.records import Candidate, Trial
@@ -48,17 +48,12 @@ def test_it_ends_when_every_program_was_tried(synthetic: Callable[..., Any]) -> 
         assert len(store.trials("r")) == 3
 
 
-def test_it_stops_early_where_no_gain_is_in_sight(synthetic: Callable[..., Any]) -> None:
-    problem = synthetic()
-
-    def alike(candidate: Candidate) -> Outcome:
-        outcome: Outcome = problem.evaluate(candidate)
-        return outcome
-
+def test_it_stops_early_where_no_gain_is_in_sight(synthetic: Callable[..., Any], module: Any) -> None:
+    problem = synthetic(names=("fewer", "engine", "fuse", "layout", "tile"))
     with Store(MEMORY) as store:
-        engine = engine_of(problem, store)
-        reason = search(engine, LocalExecutor(alike), Budget(candidates=150))
-        assert len(store.trials("r")) < 150
+        engine = Engine(module, store, run_id="r", space=problem, settings=Settings(offspring=20, draws=2))
+        reason = search(engine, LocalExecutor(problem.evaluate), Budget(candidates=120))
+        assert 20 < len(store.trials("r")) < 120
     assert "under the noise" in reason
 
 

@@ -10,7 +10,7 @@ from diffopt.search.presets import ENGINE, ENGINES, PRESETS, RuleProposer
 def test_every_preset_parses_with_every_engine() -> None:
     for preset in PRESETS:
         for engine in (e for engines in ENGINES.values() for e in engines):
-            assert len(Trace.parse(preset.removesuffix(ENGINE) + engine)) >= 1
+            assert len(Trace.parse(preset.replace(ENGINE, engine))) >= 1
 
 
 def test_every_preset_is_legal_somewhere_and_none_says_what_another_says(module: ModuleOp) -> None:
@@ -36,6 +36,17 @@ def test_the_first_six_hold_kept_steps_many_steps_and_few(module: ModuleOp) -> N
 def test_a_gpu_gets_no_cpu_engine(module: ModuleOp) -> None:
     for trace in RuleProposer(device="cuda:1").propose(module, (), 6)[1:4]:
         assert "openvino" not in str(trace)
+
+
+def test_a_flow_matching_pipeline_keeps_its_own_solver(module: ModuleOp) -> None:
+    from diffopt.ir.dialect import scheduler_of
+
+    flow = module.clone()
+    scheduler = scheduler_of(flow)
+    scheduler.properties["class_name"] = type(scheduler.class_name)("diffusers.FlowMatchEulerDiscreteScheduler")
+    proposed = RuleProposer().propose(flow, (), 4)
+    assert not any(isinstance(run(trace, flow), Refusal) for trace in proposed)
+    assert 'solver="own"' in str(proposed[1])
 
 
 def test_count_limits_the_proposals(module: ModuleOp) -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffopt.search.selection import REFERENCE, Points, front, gains, hypervolume, survivors
@@ -29,11 +29,13 @@ def volume_by_inclusion(points: Points) -> float:
     return float(total)
 
 
+@settings(deadline=None)
 @given(clouds)
 def test_hypervolume_is_the_volume_of_the_union(points: Points) -> None:
     assert hypervolume(points) == pytest.approx(volume_by_inclusion(points), abs=1e-9)
 
 
+@settings(deadline=None)
 @given(clouds, st.lists(st.booleans(), min_size=12, max_size=12))
 def test_the_front_is_what_nothing_feasible_dominates(points: Points, missed: list[bool]) -> None:
     violations = np.array(missed[: len(points)], dtype=np.float64)
@@ -42,6 +44,7 @@ def test_the_front_is_what_nothing_feasible_dominates(points: Points, missed: li
     assert sorted(front(points, violations)) == expected
 
 
+@settings(deadline=None)
 @given(clouds, st.lists(st.integers(0, 3), min_size=12, max_size=12))
 def test_survivors_obey_constraint_domination(points: Points, missed: list[int]) -> None:
     violations = np.array(missed[: len(points)], dtype=np.float64)
@@ -61,6 +64,7 @@ def test_within_a_rank_the_larger_contribution_comes_first() -> None:
     assert survivors(points, np.zeros(3))[0] == 2
 
 
+@settings(deadline=None)
 @given(clouds, clouds)
 def test_a_gain_is_the_difference_of_two_volumes(points: Points, offered: Points) -> None:
     expected = [hypervolume(np.vstack([points, row])) - hypervolume(points) for row in offered]

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from diffopt.backends import BackendError
+from diffopt.backends.runtime import compile_component, export, follow_step_plan, quantize, witnesses
+
+Picture = Callable[..., torch.Tensor]
+COMPONENTS = ("text_encoder", "denoiser", "vae")
+
+
+@pytest.fixture(scope="module")
+def engines(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One engine folder for the module: engines are found again, not built again."""
+    return tmp_path_factory.mktemp("engines")
+
+
+@pytest.fixture
+def exported(load: Callable[[], Any], engines: Path) -> Any:
+    pipe = load()
+    for component in COMPONENTS:
+        export(pipe, component, engines=engines)
+    return pipe
+
+
+def details(pipe: Any) -> list[str]:
+    return [witness.detail for witness in witnesses(pipe)]
+
+
+def test_engines_make_the_pictures_torch_makes(load: Callable[[], Any], exported: Any, picture: Picture) -> None:
+    assert torch.allclose(picture(exported), picture(load()), atol=1e-4)
+    assert details(exported) == [
+        "text_encoder: 2 engine calls, 0 in torch",
+        "unet: 4 engine calls, 0 in torch",
+        "vae: 1 engine calls, 0 in torch",
+    ]
+
+
+def test_engines_take_any_batch_and_calls_without_guidance(
+    load: Callable[[], Any], exported: Any, picture: Picture
+) -> None:
+    prompts = ["a red circle", "a", "a blue square"]
+    assert torch.allclose(picture(exported, prompts), picture(load(), prompts), atol=1e-4)
+    assert torch.allclose(picture(exported, guidance_scale=1.0), picture(load(), guidance_scale=1.0), atol=1e-4)
+    assert not any("in torch" in detail and " 0 in torch" not in detail for detail in details(exported))
+
+
+def test_other_sizes_run_in_torch_and_say_so_once(
+    load: Callable[[], Any], exported: Any, picture: Picture, caplog: pytest.LogCaptureFixture
+) -> None:
+    size = {"height": 32, "width": 16}
+    assert torch.allclose(picture(exported, **size), picture(load(), **size), atol=1e-4)
+    assert details(exported)[1:] == ["unet: 0 engine calls, 4 in torch", "vae: 0 engine calls, 1 in torch"]
+    said = [record.getMessage() for record in caplog.records if record.name == "diffopt"]
+    assert len(said) == 2
+    assert said[0].startswith("unet runs in torch instead of its engine: sample is of size (2, 4, 16, 8)")
+
+
+def test_components_keep_their_face(exported: Any) -> None:
+    unet, vae, text = exported.unet, exported.vae, exported.text_encoder
+    sample, encoded, ids = torch.randn(2, 4, 12, 8), torch.randn(2, 11, 32), torch.zeros(1, 11, dtype=torch.long)
+    assert (type(unet).__name__, unet.dtype, unet.device.type) == ("UNet2DConditionModel", torch.float32, "cpu")
+    (plain,) = unet(sample, torch.tensor(7), encoder_hidden_states=encoded, return_dict=False)
+    assert torch.equal(unet(sample, torch.tensor(7), encoded, class_labels=None).sample, plain)
+    assert torch.equal(vae.decode(sample).sample, vae.decode(sample, False)[0])
+    assert text(ids, attention_mask=None).last_hidden_state.shape == text(ids)[0].shape == (1, 11, 32)
+
+
+def test_extra_conditioning_runs_in_torch(load: Callable[[], Any], exported: Any) -> None:
+    inputs = (torch.randn(2, 4, 12, 8), torch.tensor(7), torch.randn(2, 11, 32))
+    extra = {"mid_block_additional_residual": torch.ones(2, 64, 6, 4)}
+    extra["down_block_additional_residuals"] = tuple(  # type: ignore[assignment]
+        torch.zeros(2, *shape) for shape in ((32, 12, 8), (32, 12, 8), (32, 6, 4), (64, 6, 4))
+    )
+    with torch.no_grad():
+        assert torch.equal(exported.unet(*inputs, **extra).sample, load().unet(*inputs, **extra).sample)
+    assert details(exported)[1] == "unet: 0 engine calls, 1 in torch"
+
+
+def test_a_step_plan_survives_export(load: Callable[[], Any], engines: Path, picture: Picture) -> None:
+    plan: dict[str, Any] = {"steps": 4, "full": [0, 2], "guided": range(3), "branch": 1}
+    expected = picture(follow_step_plan(load(), **plan))
+    pipe = export(follow_step_plan(load(), **plan), "unet", engines=engines)
+    assert torch.allclose(picture(pipe), expected, atol=1e-4)
+    assert details(pipe) == [
+        "2 of 4 denoiser calls with cached features",
+        "1 of 4 denoiser calls without the unconditional half",
+        "unet: 4 engine calls, 0 in torch",
+    ]
+
+
+def test_quantized_weights_survive_export(load: Callable[[], Any], engines: Path, picture: Picture) -> None:
+    expected = picture(quantize(load(), "unet"))
+    before = set(engines.iterdir())
+    pipe = export(quantize(load(), "unet"), "unet", engines=engines)
+    assert torch.allclose(picture(pipe), expected, atol=1e-4)
+    (made,) = set(engines.iterdir()) - before
+    facts = json.loads((made / "engine.json").read_text())["facts"]
+    assert facts["int8_constants"] == int(details(pipe)[0].split()[1])
+
+
+def test_lower_precision_is_close(load: Callable[[], Any], engines: Path, picture: Picture) -> None:
+    pipe = export(load(), "unet", precision="bf16", engines=engines)
+    error = (picture(pipe) - picture(load())).abs().max()
+    assert 0 < error < 0.1
+
+
+def test_a_damaged_engine_is_built_again(load: Callable[[], Any], tmp_path: Path, picture: Picture) -> None:
+    expected = picture(export(load(), "vae", engines=tmp_path))
+    (weights,) = tmp_path.glob("*/model.bin")
+    weights.write_bytes(weights.read_bytes()[:-8])
+    assert torch.equal(picture(export(load(), "vae", engines=tmp_path)), expected)
+
+
+def test_other_weights_get_another_engine(load: Callable[[], Any], tmp_path: Path, picture: Picture) -> None:
+    export(load(), "vae", engines=tmp_path)
+    pipe = load()
+    with torch.no_grad():
+        pipe.vae.decoder.conv_out.weight.mul_(0.5)
+    expected = picture(pipe)
+    assert torch.allclose(picture(export(pipe, "vae", engines=tmp_path)), expected, atol=1e-4)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.slow
+def test_onnxruntime_engines_make_the_same_pictures(load: Callable[[], Any], engines: Path, picture: Picture) -> None:
+    pipe = load()
+    for component in COMPONENTS:
+        export(pipe, component, backend="onnxruntime", engines=engines)
+    for arguments in ({}, {"guidance_scale": 1.0}):
+        assert torch.allclose(picture(pipe, **arguments), picture(load(), **arguments), atol=1e-4)
+    assert details(pipe)[1] == "unet: 8 engine calls, 0 in torch"
+
+
+@pytest.mark.parametrize("earlier", ["export", "compile"])
+def test_refuses_what_has_no_torch_code_left(load: Callable[[], Any], engines: Path, earlier: str) -> None:
+    pipe = load()
+    _ = export(pipe, "vae", engines=engines) if earlier == "export" else compile_component(pipe, "vae")
+    with pytest.raises(BackendError, match=f"{earlier} was applied already"):
+        export(pipe, "vae", engines=engines)
+    with pytest.raises(BackendError, match=f"quantize cannot follow {earlier}"):
+        quantize(pipe, "vae")
+
+
+def test_refuses_a_pipeline_in_half_precision(pipe: Any, tmp_path: Path) -> None:
+    pipe.unet.half()
+    with pytest.raises(BackendError, match="load the pipeline in float32"):
+        export(pipe, "unet", engines=tmp_path)

@@ -1,0 +1,187 @@
+"""The laws of every pass, run for each one that the registry finds."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from xdsl.dialects.builtin import ModuleOp
+
+from diffopt.ir.emit_pipeline import emit_pipeline
+from diffopt.ir.errors import DiffoptError
+from diffopt.ir.identity import context, module_hash, parse_module, print_module
+from diffopt.ir.verify import Stage, verify
+from diffopt.passes.base import DiffusionPass, Family, Option, Refusal, Tier, options, registry
+from diffopt.passes.pipeline import Trace, key, run
+
+PASSES = list(registry().values())
+EXAMPLES = [pytest.param(example, id=example.trace) for pass_type in PASSES for example in pass_type.examples]
+every_pass = pytest.mark.parametrize("pass_type", PASSES, ids=lambda pass_type: pass_type.name)
+
+HEADINGS = ("What it does:", "When it helps:", "Refuses when:", "What it costs:", "References:")
+
+
+@cache
+def _space(pass_type: type[DiffusionPass], module: ModuleOp) -> tuple[DiffusionPass, ...]:
+    return tuple(pass_type.space(module))
+
+
+def _any_value(option: Option) -> st.SearchStrategy[Any]:
+    if option.choices:
+        return st.sampled_from(option.choices)
+    kinds: dict[str, st.SearchStrategy[Any]] = {
+        "bool": st.booleans(),
+        "int": st.integers(-5, 1100),
+        "float": st.one_of(st.floats(allow_nan=False), st.floats(0, 1)),
+        "str": st.text(),
+    }
+    return kinds[option.type]
+
+
+def _made(pass_type: type[DiffusionPass], values: dict[str, Any]) -> DiffusionPass | DiffoptError:
+    try:
+        return pass_type(**values)
+    except DiffoptError as error:
+        return error
+
+
+@every_pass
+def test_the_file_is_named_as_the_pass(pass_type: type[DiffusionPass]) -> None:
+    *_, family, file = pass_type.__module__.split(".")
+    assert file == pass_type.name.replace("-", "_")
+    assert family == pass_type.family.value or family in {f.value for f in Family}
+    assert pass_type.__name__ == "".join(word.capitalize() for word in pass_type.name.split("-"))
+
+
+@every_pass
+def test_says_what_it_is(pass_type: type[DiffusionPass]) -> None:
+    assert isinstance(pass_type.family, Family)
+    assert isinstance(pass_type.tier, Tier)
+    text = pass_type.__doc__ or ""
+    places = [text.find(heading) for heading in HEADINGS]
+    assert -1 not in places
+    assert places == sorted(places)
+    assert any(example.expect for example in pass_type.examples), "an example of what it does"
+    assert any(example.refusal for example in pass_type.examples), "an example of what it refuses"
+
+
+@every_pass
+def test_options_have_defaults_and_simple_types(pass_type: type[DiffusionPass]) -> None:
+    pass_type()
+    for option in options(pass_type):
+        assert option.type in ("int", "float", "bool", "str")
+        assert not option.choices or option.default in option.choices
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_an_example_holds(standard_module: ModuleOp, example: Any) -> None:
+    result = run(Trace.parse(example.trace), standard_module)
+    if example.refusal:
+        assert isinstance(result, Refusal)
+        assert example.refusal in str(result)
+    else:
+        assert isinstance(result, ModuleOp), result
+        assert example.expect in print_module(result)
+
+
+@every_pass
+def test_asking_changes_nothing(standard_module: ModuleOp, pass_type: type[DiffusionPass]) -> None:
+    before = print_module(standard_module)
+    for instance in _space(pass_type, standard_module):
+        instance.refuse(standard_module)
+    pass_type.schedule_space(context(), standard_module)
+    run(Trace((pass_type(),)), standard_module)
+    assert print_module(standard_module) == before
+
+
+@every_pass
+def test_the_space_is_not_empty_and_repeats_nothing(standard_module: ModuleOp, pass_type: type[DiffusionPass]) -> None:
+    space = _space(pass_type, standard_module)
+    assert space
+    assert len(set(space)) == len(space)
+    keys = [key(Trace((instance,)), standard_module) for instance in space]
+    assert len(set(keys)) == len(keys), "two instances lead to one module"
+
+
+@every_pass
+def test_an_instance_changes_the_module_and_leaves_it_valid(
+    standard_module: ModuleOp, pass_type: type[DiffusionPass]
+) -> None:
+    before = module_hash(standard_module)
+    for instance in pass_type.schedule_space(context(), standard_module):
+        result = run(Trace((instance,)), standard_module)
+        assert isinstance(result, ModuleOp), f"{instance} is in the space and yet {result}"
+        assert module_hash(result) != before
+        assert verify(result, Stage.EMITTABLE) == ()
+        text = print_module(result)
+        assert print_module(parse_module(text)) == text
+        compile(emit_pipeline(result), "pipeline.py", "exec")
+
+
+@every_pass
+def test_twice_is_once_or_refused(standard_module: ModuleOp, pass_type: type[DiffusionPass]) -> None:
+    for instance in pass_type.schedule_space(context(), standard_module):
+        once, twice = (key(Trace((instance,) * n), standard_module) for n in (1, 2))
+        assert isinstance(twice, Refusal) or twice == once
+
+
+@every_pass
+def test_what_is_applied_names_its_pass(standard_module: ModuleOp, pass_type: type[DiffusionPass]) -> None:
+    result = run(Trace((pass_type(),)), standard_module)
+    assert isinstance(result, ModuleOp)
+    assert f'origin = "{pass_type.name}"' in print_module(result)
+
+
+@every_pass
+@given(data=st.data())
+def test_an_instance_reads_back_from_its_text(pass_type: type[DiffusionPass], data: st.DataObject) -> None:
+    values = {option.name: data.draw(_any_value(option)) for option in options(pass_type)}
+    instance = _made(pass_type, values)
+    if isinstance(instance, DiffoptError):
+        return
+    text = str(Trace((instance,)))
+    assert Trace.parse(text) == Trace((instance,))
+    assert str(Trace.parse(text)) == text
+    for option in options(pass_type):
+        assert f"{option.name}=" in text, "text carries its defaults"
+
+
+@every_pass
+@given(data=st.data())
+def test_an_option_out_of_range_names_pass_option_and_value(
+    pass_type: type[DiffusionPass], data: st.DataObject
+) -> None:
+    if not options(pass_type):
+        return
+    option = data.draw(st.sampled_from(options(pass_type)))
+    value = data.draw(st.one_of(_any_value(option), st.none(), st.text(max_size=5), st.integers(), st.floats()))
+    error = _made(pass_type, {option.name: value})
+    if isinstance(error, DiffoptError):
+        shown = float(value) if option.type == "float" and type(value) is int and abs(value) < 2**53 else value
+        said = " ".join(f"{pass_type.name}: option {option.name}={shown} must be ".split())
+        assert str(error).startswith(said)
+        assert len(str(error).splitlines()) == 1
+
+
+@every_pass
+def test_a_value_of_another_type_is_an_error(pass_type: type[DiffusionPass]) -> None:
+    for option in options(pass_type):
+        values: list[Any] = [None, "no such choice", [], True if option.type != "bool" else 1]
+        for value in values:
+            assert isinstance(_made(pass_type, {option.name: value}), DiffoptError), (option, value)
+
+
+@every_pass
+def test_a_refusal_is_a_sentence(standard_module: ModuleOp, pass_type: type[DiffusionPass]) -> None:
+    for other in PASSES:
+        result = run(Trace((other(), other(), pass_type(), pass_type())), standard_module)
+        if isinstance(result, Refusal):
+            assert re.match(r"[A-Za-z0-9@]", result.reason)
+            assert len(result.reason.split()) >= 3
+            assert not result.reason.endswith(".")
+            assert len(str(result).splitlines()) == 1
+            assert result.where.split()[0] in (other.name, pass_type.name)
