@@ -92,4 +92,3 @@ def _sorted(nodes: list[Any], known: set[str]) -> list[Any]:
     if len(ordered) != len(nodes):
         raise BackendError("the program's ONNX operations do not fit together", "this is a bug in diffopt")
     return ordered
-

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy
 
 from diffopt.backends.base import JSON, BackendError, Capabilities, EngineOptions, Part, Program, Run, Tensors
+from diffopt.backends.openvino_rewrites import flatten_group_norms
 
 if TYPE_CHECKING:
     import torch
@@ -19,6 +22,21 @@ if TYPE_CHECKING:
 MODEL = "model.xml"
 COMPILED_SHAPES = 8
 """An engine of a part is compiled once for each batch size it meets, up to so many."""
+
+
+def import_openvino() -> Any:
+    """Import openvino without its telemetry, which would report the very import over the network.
+
+    The package goes without where `openvino_telemetry` is not installed, so that is what it is told.
+    """
+    loaded = {"openvino", "openvino_telemetry"} & sys.modules.keys()
+    if not loaded:
+        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+    try:
+        return importlib.import_module("openvino")
+    finally:
+        if not loaded:
+            del sys.modules["openvino_telemetry"]
 
 
 class OpenVinoBuilder:
@@ -59,8 +77,7 @@ class OpenVinoEngine:
     """A loaded model, compiled for every combination of input shapes it meets."""
 
     def __init__(self, path: Path, options: EngineOptions) -> None:
-        import openvino
-
+        openvino = import_openvino()
         self._core = openvino.Core()
         self._model = self._core.read_model(path)
         self._config = {
@@ -95,9 +112,9 @@ class _Request:
     """One inference request with inputs and outputs that stay where they are."""
 
     def __init__(self, compiled: Any) -> None:
-        import openvino
         import torch
 
+        openvino = import_openvino()
         self._request = compiled.create_infer_request()
         self._inputs = []
         for index, port in enumerate(compiled.inputs):
@@ -124,6 +141,8 @@ def convert(
     Raises BackendError if OpenVINO cannot take it.
     """
     import torch
+
+    import_openvino()
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
@@ -146,14 +165,13 @@ def convert(
         for index, (value, is_open) in enumerate(zip(inputs, open_batch, strict=True))
     }
     model.reshape(shapes)
+    flatten_group_norms(model)
     return model
 
 
 def save(model: Any, folder: Path) -> None:
     """Write model.xml and model.bin with the weights as they are."""
-    import openvino
-
-    openvino.save_model(model, folder / MODEL, compress_to_fp16=False)
+    import_openvino().save_model(model, folder / MODEL, compress_to_fp16=False)
 
 
 def _facts(model: Any) -> dict[str, JSON]:

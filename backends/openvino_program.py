@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 from diffopt.backends.base import JSON, Program
 from diffopt.backends.glue import split
-from diffopt.backends.openvino import convert
+from diffopt.backends.openvino import convert, import_openvino
+
+Key: TypeAlias = "tuple[Any, ...]"
 
 
 def compose(program: Program) -> tuple[Any, dict[str, JSON]]:
     """Return the model and facts about it."""
-    import openvino
-    import openvino.opset15 as opset
+    openvino = import_openvino()
+    from openvino import opset15 as opset
 
     parts = {
         part.name: convert(part.module, part.inputs, part.input_names, part.batched) for part in program.parts.values()
@@ -45,12 +47,16 @@ def compose(program: Program) -> tuple[Any, dict[str, JSON]]:
 
 
 class _Shared:
-    """Copies parts into one model; an operation that two copies would do on the same inputs is done once."""
+    """Copies parts into one model; an operation that two copies would do on the same inputs is done once.
+
+    Constants stay with their copies, since OpenVINO fuses a bias only into the one operation that reads it; their
+    bytes are written once all the same.
+    """
 
     def __init__(self) -> None:
         self.count = 0
-        self._known: dict[tuple[Any, ...], Any] = {}
-        self._constants: dict[tuple[Any, ...], Any] = {}
+        self._known: dict[Key, Any] = {}
+        self._constants: dict[Key, Any] = {}
 
     def constant(self, opset: Any, value: Any) -> Any:
         key = (str(value.dtype), tuple(value.shape), value.numpy().tobytes())
@@ -64,11 +70,16 @@ class _Shared:
         nodes, results = copy.get_ordered_ops(), copy.get_results()
         for parameter, source in zip(copy.get_parameters(), sources, strict=True):
             parameter.output(0).replace(source)
+        fixed: dict[Key, Key] = {}
         for position, node in enumerate(nodes):
             kind = node.get_type_name()
             if kind in ("Parameter", "Result"):
                 continue
-            key = (name, position, kind, *(_port(value) for value in node.input_values()))
+            origins = [_port(value) for value in node.input_values()]
+            key = (name, position, kind, *(fixed.get(origin, origin) for origin in origins))
+            if all(origin in fixed for origin in origins):
+                fixed.update({_port(output): (*key, index) for index, output in enumerate(node.outputs())})
+                continue
             known = self._known.setdefault(key, node)
             if known is not node:
                 self.count += 1
@@ -77,5 +88,5 @@ class _Shared:
         return [result.input_value(0) for result in results]
 
 
-def _port(output: Any) -> tuple[str, int]:
+def _port(output: Any) -> Key:
     return output.get_node().get_name(), output.get_index()

@@ -127,10 +127,17 @@ class ForkServer:
             environment: added to the server's own for this worker.
             file_bytes: the largest file the worker may write.
         """
-        if self.pid is None:
+        request = {"folder": str(folder), "environment": dict(environment), "file_bytes": file_bytes}
+        for _ in range(2):
+            spawned = self._ask(request) if self.pid is not None else None
+            if spawned:
+                return spawned
             self.close()
             self.start()
-        request = {"folder": str(folder), "environment": dict(environment), "file_bytes": file_bytes}
+        raise DiffoptError("the measuring process has ended", where=str(self._folder / "forkserver.log"))
+
+    def _ask(self, request: dict[str, object]) -> Spawned | None:
+        """Send a request with a worker's ends of its pipes; None when the server has just died."""
         ours, theirs = socket.socketpair()
         log_out, log_in = os.pipe()
         exit_out, exit_in = os.pipe()
@@ -138,10 +145,10 @@ class ForkServer:
         try:
             socket.send_fds(self._control, [json.dumps(request).encode()], [theirs.fileno(), log_in, exit_in])
             pid = int(json.loads(self._control.recv(_MESSAGE))["pid"])
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError):
             ours.close()
             _close(log_out, exit_out)
-            raise DiffoptError("the measuring process has ended", where=str(self._folder / "forkserver.log")) from error
+            return None
         finally:
             theirs.close()
             _close(log_in, exit_in)

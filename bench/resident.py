@@ -29,6 +29,7 @@ Images = npt.NDArray[np.float32]
 
 _LOG_SHOWN = 4000
 _TICK_S = 0.1
+_KILL_S = 10
 _OUT_OF_MEMORY = {"MemoryError", "OutOfMemoryError"}
 
 
@@ -241,12 +242,13 @@ class Resident:
         ended = select.poll()
         ended.register(self._spawned.exit, select.POLLIN)
         grace = ended.poll(200 if self._spawned.connection.fileno() < 0 or self._hung_up() else 0)
-        for pid in self._members():
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
-        status = os.read(self._spawned.exit, EXIT_STATUS.size) if ended.poll(10_000) else b""
+        until = time.monotonic() + _KILL_S
+        while (members := self._members()) and time.monotonic() < until:
+            for pid in members:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.002)
+        status = os.read(self._spawned.exit, EXIT_STATUS.size) if ended.poll(1000 * _KILL_S) else b""
         while self._log.drain(self._spawned.log):
             pass
         self._server.forget(self.pid)

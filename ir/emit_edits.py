@@ -24,6 +24,7 @@ from diffopt.ir.script_pipelines import Pipelines
 from diffopt.ir.script_placement import places
 from diffopt.ir.script_rewrites import Wanted, comments_last, rewrite
 from diffopt.ir.script_text import parse_script
+from diffopt.ir.verify import Stage, verify
 
 __all__ = ["Edit", "apply_edits", "emit_edits", "unified_patch"]
 
@@ -46,6 +47,9 @@ def emit_edits(
     Raises:
         DiffoptError: the script no longer fits the module, or builds its pipeline where nothing can be put in.
     """
+    broken = verify(module, Stage.EMITTABLE)
+    if broken:
+        raise DiffoptError(f"{broken[0].message} [{broken[0].rule}]", where=broken[0].where)
     wanted_statements = statements(module)
     if not wanted_statements:
         return ()

@@ -67,8 +67,11 @@ def _has_loops(module: ModuleOp) -> Iterator[tuple[str, str]]:
     found = loops(module)
     if not found:
         yield "there is no diffusion.denoise loop", "@generate"
-    expected = 0
+    expected, latent = 0, None
     for loop in found:
+        if latent is not None and loop.initial is not latent:
+            yield "a loop does not go on from where the loop before it ends", "diffusion.denoise"
+        latent = loop.result
         start, stop = loop.bounds
         if start != expected:
             yield f"a loop starts at step {start} where {expected} is next", "diffusion.denoise"

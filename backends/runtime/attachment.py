@@ -6,10 +6,11 @@ by a subclass of the same name whose `__call__` runs through the layers.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -26,7 +27,10 @@ logger = logging.getLogger("diffopt")
 
 @dataclass
 class Attachment:
-    """The state diffopt keeps on one pipeline. Not shared between pipelines, not for two threads at once."""
+    """The state diffopt keeps on one pipeline. Not shared between pipelines, not for two threads at once.
+
+    counting: off while diffopt itself runs the pipeline to look at it; witnesses are about the user's requests.
+    """
 
     pipeline_class: type
     parameters: tuple[str, ...]
@@ -35,12 +39,22 @@ class Attachment:
     transforms: dict[str, list[JSON]] = field(default_factory=dict)
     witnesses: list[Callable[[], Witness]] = field(default_factory=list)
     said: set[str] = field(default_factory=set)
+    counting: bool = True
 
     def say_once(self, message: str) -> None:
         """Log a warning the first time it comes up on this pipeline."""
-        if message not in self.said:
+        if self.counting and message not in self.said:
             self.said.add(message)
             logger.warning(message)
+
+    @contextlib.contextmanager
+    def looking(self) -> Iterator[None]:
+        """Keep a call of the pipeline out of the witnesses."""
+        self.counting = False
+        try:
+            yield
+        finally:
+            self.counting = True
 
     def note(self, component: str, transform: str, **arguments: JSON) -> None:
         """Record a transform of a component, in order of application; engines are keyed by it."""

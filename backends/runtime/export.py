@@ -123,7 +123,7 @@ class Dispatch:
             if found != shapes or [value.dtype for value in inputs] != kinds:
                 self._fall_back("inputs of another size")
                 return leaf.module(*inputs)  # type: ignore[no-any-return]
-            self._calls += 1
+            self._calls += self._state.counting
             return run(inputs)
 
         leaf.run = run_leaf
@@ -132,7 +132,7 @@ class Dispatch:
         self, leaf: Leaf, calls: Envelope, original: Any, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """Return what takes the place of the component's method."""
-        kind, fields = result_kind(original, args, kwargs)
+        kind, fields = _result_kind(original, args, kwargs)
 
         def dispatched(*args: Any, **kwargs: Any) -> Any:
             matched = calls.match(args, kwargs)
@@ -147,11 +147,11 @@ class Dispatch:
         return dispatched
 
     def _fall_back(self, reason: str) -> None:
-        self._fallbacks += 1
+        self._fallbacks += self._state.counting
         self._state.say_once(f"{self._name} runs in torch instead of its engine: {reason}")
 
 
-def result_kind(original: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, tuple[str, ...]]:
+def _result_kind(original: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, tuple[str, ...]]:
     """Return the class in which a component hands out its results, None for a tuple, and the names in it."""
     result = original(*args, **{**kwargs, "return_dict": True})
     if isinstance(result, tuple):

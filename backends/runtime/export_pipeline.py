@@ -152,7 +152,7 @@ class _Fold:
         capture, decoded = Capture(), list[torch.Tensor]()
         with torch.no_grad():
             negative = pipe.encode_prompt("a", "cpu", 1, True, str(settings["negative_prompt"]))[1]
-            with quiet(pipe), self._listening(capture, decode, decoded), capture:
+            with attachment(pipe).looking(), quiet(pipe), self._listening(capture, decode, decoded), capture:
                 inputs = [capture.input("input_ids", ids), capture.input("noise", noise)]
                 (embedded, *_) = capture.call(text, inputs[0])
                 pipe(
@@ -209,7 +209,6 @@ class _Fold:
             del vae.__dict__["decode"]
             for leaf in plan.leaves.values() if plan else ():
                 leaf.run = leaf.module
-                plan.forget_counts()
             if plan is None and own is None:
                 del unet.__dict__["forward"]
             elif plan is None:

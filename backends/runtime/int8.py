@@ -10,6 +10,9 @@ from torch import nn
 SMALLEST = 1024
 """Layers with fewer weights are left alone: there is nothing to gain."""
 
+TIME = "time_emb"
+"""Layers on the time embedding are left alone too: they work on one row, and fold into constants in an engine."""
+
 
 class Int8Weight(nn.Module):
     """A layer's weight as 8-bit integers with one scale per output channel."""
@@ -83,9 +86,9 @@ def replace_layers(component: nn.Module, *, dynamic: bool) -> tuple[list[Any], i
     """Replace layers in place; return the new ones, and the bytes of their weights before and after."""
     layers: list[Any] = []
     before = after = 0
-    for parent in list(component.modules()):
+    for path, parent in list(component.named_modules()):
         for name, layer in list(parent.named_children()):
-            made = _quantized(layer, dynamic=dynamic)
+            made = None if TIME in f"{path}.{name}" else _quantized(layer, dynamic=dynamic)
             if made is None:
                 continue
             made.train(layer.training)

@@ -89,6 +89,7 @@ def record(
         for name, method in watched.items():
             stack.enter_context(_watch(getattr(pipe, name), method, name, seen, len(watched)))
         stack.enter_context(quiet(pipe))
+        stack.enter_context(state.looking())
         with contextlib.suppress(_Seen):
             pipe(**arguments, generator=torch.Generator().manual_seed(0))
     missing = [name for name in watched if name not in seen]

@@ -136,10 +136,6 @@ class StepPlan:
         self._counts["shallow"] += requests * self.full.count(False)
         self._counts["unguided"] += requests * self.guided.count(False)
 
-    def forget_counts(self) -> None:
-        """Start counting anew."""
-        self._counts = dict.fromkeys(self._counts, 0)
-
     def cache_witness(self) -> Witness:
         counts = self._counts
         detail = f"{counts['shallow']} of {counts['steps']} denoiser calls with cached features"
@@ -164,9 +160,9 @@ class StepPlan:
 
         guidance = bool(getattr(self._pipe, "do_classifier_free_guidance", False))
         half = guidance and not self.guided[step] and sample.shape[0] % 2 == 0
-        self._counts["steps"] += 1
+        self._count("steps")
         if half:
-            self._counts["unguided"] += 1
+            self._count("unguided")
             # Pipelines put the conditional half last. Returned twice, u + s (c - u) = c.
             out = self._denoise(step, sample.chunk(2)[1], timestep, encoded.chunk(2)[1])
             return torch.cat([out, out])
@@ -181,8 +177,11 @@ class StepPlan:
         if self.full[step] or deep is None or deep.shape[0] != sample.shape[0]:
             out, self._deep = self.leaves["full"](sample, timestep, encoded)
             return out
-        self._counts["shallow"] += 1
+        self._count("shallow")
         return self.leaves["shallow"](sample, timestep, encoded, deep)[0]
+
+    def _count(self, what: str) -> None:
+        self._counts[what] += self._state.counting
 
     def _tensor(self, timestep: Any, sample: torch.Tensor) -> torch.Tensor:
         import torch

@@ -20,7 +20,8 @@ class GuidanceWindow(DiffusionPass):
     What it does: splits the denoise loop at `stop` and leaves the unconditional call out of the second part, which
     halves the denoiser's batch there. With `stop=0` the unconditional branch is dead and removed altogether.
     When it helps: with classifier-free guidance, where late steps fix detail rather than content.
-    Refuses when: there is no guidance, or it is windowed already, or the window rounds to all of the steps.
+    Refuses when: there is no guidance, or it is windowed already, or the window rounds to all of the steps, or to none
+    although `stop` is not 0.
     What it costs: tier traded; near for a `stop` close to 1.
     References: limited-interval guidance arXiv 2404.07724; adaptive guidance arXiv 2312.12487.
     """
@@ -54,6 +55,8 @@ class GuidanceWindow(DiffusionPass):
             return Refusal("there is no classifier-free guidance", "diffusion.denoise", "needs-guidance")
         if len(found) > 1:
             return Refusal("the guidance is windowed already", "diffusion.denoise", "one-window")
+        if self.stop > 0 and round(self.stop * steps) == 0:
+            return Refusal(f"a window up to {self.stop:g} holds none of {steps} steps", "diffusion.denoise")
         if round(self.stop * steps) >= steps:
             return Refusal(f"a window up to {self.stop:g} covers all {steps} steps", "diffusion.denoise")
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -117,3 +117,22 @@ def picture_fixture() -> Callable[..., Any]:
 def shared_pipe(tiny_directory: Path) -> Any:
     """One tiny pipeline for all tests that leave it as it is."""
     return load_tiny(tiny_directory)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loads_remembered() -> Iterator[None]:
+    """Compile an engine once for all tests of a file that load it undamaged; each test has its own pipeline."""
+    from diffopt.backends.openvino import OpenVinoBuilder
+
+    loaded: dict[str, Any] = {}
+    original = OpenVinoBuilder.load
+
+    def load(self: OpenVinoBuilder, folder: Path, options: Any) -> Any:
+        key = f"{folder}{folder.stat().st_ino}{options}"
+        if key not in loaded:
+            loaded[key] = original(self, folder, options)
+        return loaded[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OpenVinoBuilder, "load", load)
+        yield

@@ -55,7 +55,9 @@ def test_every_output_type_is_the_pipelines_own(load: Callable[[], Any], exporte
         assert type(mine) is type(theirs)
         assert numpy.abs(numpy.asarray(mine[0], float) - numpy.asarray(theirs[0], float)).max() <= 1
     post = plain.image_processor.postprocess(picture(exported) * 2 - 1, output_type="pil")
-    assert numpy.abs(numpy.asarray(post[0], int) - numpy.asarray(picture(exported, output_type="pil")[0], int)).max() == 0
+    assert (
+        numpy.abs(numpy.asarray(post[0], int) - numpy.asarray(picture(exported, output_type="pil")[0], int)).max() == 0
+    )
 
 
 def test_generators_latents_and_tuples_work_as_before(load: Callable[[], Any], exported: Any, picture: Picture) -> None:
@@ -65,14 +67,14 @@ def test_generators_latents_and_tuples_work_as_before(load: Callable[[], Any], e
         results = []
         for pipe in (exported, load()):
             generator = [torch.Generator().manual_seed(seed) for seed in seeds] if seeds else None
-            call = dict(num_inference_steps=4, guidance_scale=3.0, output_type="pt", return_dict=False)
+            call = {"num_inference_steps": 4, "guidance_scale": 3.0, "output_type": "pt", "return_dict": False}
             results.append(pipe(prompts, generator=generator, **call, **arguments))
         assert results[0][1] is results[1][1] is None
         return torch.allclose(results[0][0], results[1][0], atol=1e-4)
 
     assert both(seeds=[1, 2])
     assert both(latents=torch.randn(2, 4, 12, 8))
-    assert both(latents=torch.randn(2, 4, 12, 8), eta=0.0, negative_prompt="", num_images_per_prompt=1)
+    assert both(latents=torch.randn(2, 4, 12, 8), eta=0.0, negative_prompt=["", ""], num_images_per_prompt=1)
     assert details(exported) == ["pipeline: 6 engine calls, 0 in torch"]
 
 
@@ -85,7 +87,6 @@ def test_generators_latents_and_tuples_work_as_before(load: Callable[[], Any], e
         ({"negative_prompt": "blue"}, "negative_prompt is not what the engine was made for"),
         ({"num_images_per_prompt": 2}, "num_images_per_prompt is not what the engine was made for"),
         ({"guidance_rescale": 0.5}, "guidance_rescale is not what the engine was made for"),
-        ({"clip_skip": 1}, "clip_skip is not what the engine was made for"),
         ({"output_type": "latent"}, "output_type is latent"),
         ({"callback_on_step_end": lambda pipe, step, time, values: values}, "callback_on_step_end is not"),
     ],
@@ -95,9 +96,6 @@ def test_all_else_runs_in_torch_and_says_so_once(
     load: Callable[[], Any], exported: Any, picture: Picture, caplog: pytest.LogCaptureFixture,
     arguments: dict[str, Any], reason: str,
 ) -> None:  # fmt: skip
-    if "clip_skip" in arguments:
-        exported.text_encoder.text_model = exported.text_encoder  # diffusers 0.42 and transformers 5 disagree
-        pytest.skip("clip_skip fails in diffusers 0.42.1 with transformers 5.23")
     expected = picture(load(), **arguments)
     for _ in range(2):
         assert torch.allclose(picture(exported, **arguments), expected, atol=1e-6)
@@ -140,7 +138,14 @@ def test_a_step_plan_is_folded_in(load: Callable[[], Any], engines: Path, pictur
 
 
 @pytest.mark.parametrize(
-    "scheduler", [DEISMultistepScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler, EulerDiscreteScheduler]
+    "scheduler",
+    [
+        DEISMultistepScheduler,
+        *(
+            pytest.param(kind, marks=pytest.mark.slow)
+            for kind in (DPMSolverMultistepScheduler, UniPCMultistepScheduler, EulerDiscreteScheduler)
+        ),
+    ],
 )
 def test_schedulers_are_folded_in(load: Callable[[], Any], engines: Path, picture: Picture, scheduler: Any) -> None:
     def scheduled() -> Any:
@@ -154,6 +159,7 @@ def test_schedulers_are_folded_in(load: Callable[[], Any], engines: Path, pictur
     assert details(pipe) == ["pipeline: 1 engine calls, 0 in torch"]
 
 
+@pytest.mark.slow
 def test_guidance_off_and_a_negative_prompt_are_folded_in(
     load: Callable[[], Any], engines: Path, picture: Picture
 ) -> None:
@@ -182,7 +188,9 @@ export_pipeline(pipe, engines=Path(sys.argv[2]), precision="bf16", steps=4, guid
 call = dict(num_inference_steps=4, guidance_scale=3.0, output_type="pt")
 image = pipe("a red circle", generator=torch.Generator().manual_seed(0), **call).images
 print(hashlib.sha256(image.numpy().tobytes()).hexdigest())
-print([name for name in ("xdsl", "libcst", "openai", "openvino_telemetry") if name in sys.modules])
+print([name for name in ("xdsl", "libcst", "openai") if name in sys.modules])
+telemetry = sys.modules.get("openvino_telemetry.main")
+print(telemetry and telemetry.Telemetry._SingletonMetaClass__single_instance)
 """
 
 
@@ -196,7 +204,7 @@ def test_a_fresh_process_makes_the_same_bits(
     written = manifest.stat().st_mtime_ns
     command = [sys.executable, "-c", SCRIPT, str(tiny_directory), str(tmp_path)]
     there = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
-    assert there == [here, "[]"]
+    assert there == [here, "[]", "None"]
     assert manifest.stat().st_mtime_ns == written
 
 
@@ -224,6 +232,7 @@ def test_refuses_components_that_are_engines_already(pipe: Any, tmp_path: Path) 
 def test_refuses_pipelines_of_other_classes(pipe: Any, tmp_path: Path) -> None:
     from diffusers import StableDiffusionImg2ImgPipeline
 
+    pipe.unet.register_to_config(sample_size=12)
     other = StableDiffusionImg2ImgPipeline(**pipe.components, requires_safety_checker=False)
     with pytest.raises(BackendError, match="StableDiffusionImg2ImgPipeline cannot become one engine yet"):
         export_pipeline(other, engines=tmp_path, **CALL)
