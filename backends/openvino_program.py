@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 from diffopt.backends.base import JSON, Program
 from diffopt.backends.glue import split
 from diffopt.backends.openvino import convert, import_openvino
+from diffopt.backends.openvino_rewrites import fold_constants, narrow_constants
 
 Key: TypeAlias = "tuple[Any, ...]"
 
@@ -39,8 +40,13 @@ def compose(program: Program) -> tuple[Any, dict[str, JSON]]:
     outputs = [opset.result(result.input_value(0)) for result in results[-glue.outputs :]]
     composed = openvino.Model(outputs, inputs, "pipeline")
     composed.validate_nodes_and_infer_types()
+    narrowed = 0
+    if not any(_stores_int8(part) for part in parts.values()):  # folding would widen 8-bit weights for good
+        fold_constants(composed)
+        narrowed = narrow_constants(composed)
     facts: dict[str, JSON] = {
         "shared_operations": shared.count,
+        "narrowed_constants": narrowed,
         "calls": len(glue.calls),
     }
     return composed, facts
@@ -86,6 +92,11 @@ class _Shared:
                 for output, earlier in zip(node.outputs(), known.outputs(), strict=True):
                     output.replace(earlier)
         return [result.input_value(0) for result in results]
+
+
+def _stores_int8(model: Any) -> bool:
+    constants = (node for node in model.get_ops() if node.get_type_name() == "Constant")
+    return any(node.get_element_type().get_type_name() == "i8" for node in constants)
 
 
 def _port(output: Any) -> Key:

@@ -40,3 +40,37 @@ def flatten_group_norms(model: Any) -> int:
         changed += 1
     model.validate_nodes_and_infer_types()
     return changed
+
+
+def fold_constants(model: Any) -> None:
+    """Compute what depends on no input: time embeddings of fixed timesteps, and the arithmetic on sizes."""
+    from openvino.passes import ConstantFolding, Manager
+
+    manager = Manager()
+    manager.register_pass(ConstantFolding())
+    manager.run_passes(model)
+
+
+def narrow_constants(model: Any) -> int:
+    """Add constants that are the same for every picture of a batch as one row; return how many.
+
+    A time embedding is computed for each half of a guided batch. As one row it can be fused into a convolution.
+    """
+    import numpy
+    from openvino import opset15 as opset
+
+    changed = 0
+    for add in model.get_ordered_ops():
+        if add.get_type_name() != "Add":
+            continue
+        for port in add.inputs():
+            constant = port.get_source_output().get_node()
+            if constant.get_type_name() != "Constant" or len(constant.shape) < 2 or constant.shape[0] < 2:
+                continue
+            values = constant.data
+            if constant.shape[0] != add.get_output_partial_shape(0)[0] or not (values == values[:1]).all():
+                continue
+            port.replace_source_output(opset.constant(numpy.ascontiguousarray(values[:1])).output(0))
+            changed += 1
+    model.validate_nodes_and_infer_types()
+    return changed

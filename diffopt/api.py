@@ -163,7 +163,7 @@ def compile(
             manifest=plan,
         )
         listen(Stage("measuring the baseline, and the baseline against itself"))
-        self_test = evaluator.self_test()
+        self_test = evaluator.self_test(pairs=(8, 10))
         marks.append(time.monotonic())
         listen(Stage(f"searching for {limit}"))
         reason = run_search(engine, evaluator, lifted.module, limit, listen)
@@ -173,8 +173,9 @@ def compile(
         finals = decide_levels(engine.trials(), constraints, judge)
         chosen = choose(finals, constraints)
         measured = chosen.outcome if chosen is not None else None
+        control = Judge(evaluator, store, lifted.module, listen, split="search")
         arms = control_traces(lifted.module, measured.latency.ratio) if isinstance(measured, Measured) else {}
-        controls = [{"name": name, "trace": t, "outcome": judge(t, name).to_json()} for name, t in arms.items()]
+        controls = [{"name": name, "trace": t, "outcome": control(t, name).to_json()} for name, t in arms.items()]
         marks.append(time.monotonic())
         trials = engine.trials()
         if chosen is None or chosen.candidate is None or not isinstance(measured, Measured):

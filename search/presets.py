@@ -31,11 +31,11 @@ OWN_SOLVER = re.compile(r'solver="[^"]*" spacing="[^"]*"')
 
 PRESETS = (
     # The first six hold one program for each level of fidelity, and two for the levels with most to gain.
-    'export{backend="openvino" scope="components" precision="bf16"}',
     'reduce-steps{steps=10 solver="deis" spacing="trailing"},ENGINE',
-    'reduce-steps{steps=4 solver="deis" spacing="leading"},ENGINE',
     'reduce-steps{steps=2 solver="dpmsolver++" spacing="leading"},ENGINE',
     "cache-features{interval=3 branch=0},ENGINE",
+    'reduce-steps{steps=4 solver="deis" spacing="leading"},ENGINE',
+    'export{backend="openvino" scope="components" precision="bf16"}',
     'reduce-steps{steps=3 solver="deis" spacing="leading"},ENGINE',
     # Between and around them.
     'reduce-steps{steps=8 solver="deis" spacing="trailing"},ENGINE',

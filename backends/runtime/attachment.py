@@ -39,6 +39,7 @@ class Attachment:
     transforms: dict[str, list[JSON]] = field(default_factory=dict)
     witnesses: list[Callable[[], Witness]] = field(default_factory=list)
     said: set[str] = field(default_factory=set)
+    engines: list[str] = field(default_factory=list)
     counting: bool = True
 
     def say_once(self, message: str) -> None:

@@ -173,6 +173,7 @@ def _engine(
         inputs=signature_of(leaf.input_names, examples, leaf.batched),
         options={**options.to_json(), "leaf": leaf.name},
     )
+    attachment(pipe).engines.append(key.hash)
     part = Part(leaf.name, leaf.module, examples, leaf.input_names, leaf.batched)
     return open_engine(
         Path(engines),

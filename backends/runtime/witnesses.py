@@ -13,4 +13,8 @@ def witnesses(pipe: Any) -> list[Witness]:
     state = getattr(pipe, ATTRIBUTE, None)
     if not isinstance(state, Attachment):
         return []
-    return [witness() for witness in state.witnesses]
+    found = [witness() for witness in state.witnesses]
+    if state.engines:
+        # Their folders' names, so that an artifact takes along just these.
+        found.append(Witness("engine-files", len(state.engines), " ".join(state.engines)))
+    return found
