@@ -8,7 +8,7 @@ STAMP := $(VENV)/.diffopt-installed
 .PHONY: demo test test-quick test-gpu check format lint types layers clean distclean setup train
 
 demo: setup
-	$(BIN)/diffopt compile demo:shapes -o out/shapes --force --budget 90s --seed 0
+	$(BIN)/diffopt compile demo:shapes -o out/shapes --force --budget 80s --seed 0
 	$(BIN)/diffopt run out/shapes --prompt "a large red circle on the left and a small blue square on the right, white background" --seed 1 -o out/shapes.png
 
 test: setup

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy
 
 from diffopt.backends.base import JSON, BackendError, Capabilities, EngineOptions, Part, Program, Run, Tensors
+from diffopt.backends.one_thread import one_thread
 from diffopt.backends.openvino_rewrites import flatten_group_norms
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ def convert(
         decoder = TorchScriptPythonDecoder(traced)  # the frontend does not keep it alive
         return frontend.convert(frontend.load(decoder))
 
-    model = _on_one_thread(convert_now)
+    model = _converted(convert_now)
     if len(model.inputs) != len(inputs):
         raise BackendError(f"OpenVINO sees {len(model.inputs)} of {len(inputs)} inputs of {type(module).__name__}")
     for port, name in zip(model.inputs, names, strict=True):
@@ -180,14 +181,11 @@ def _facts(model: Any) -> dict[str, JSON]:
     return {"operations": len(model.get_ops()), "int8_constants": int8}
 
 
-def _on_one_thread(work: Callable[[], Any]) -> Any:
-    """Run a trace: it is all Python and tiny kernels, which a busy machine's second thread only slows down."""
+def _converted(work: Callable[[], Any]) -> Any:
     import torch
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     try:
-        with torch.no_grad(), warnings.catch_warnings():
+        with torch.no_grad(), one_thread(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a tracer warns of every Python branch on a size
             return work()
     except BackendError:
@@ -195,5 +193,3 @@ def _on_one_thread(work: Callable[[], Any]) -> Any:
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise BackendError(f"OpenVINO cannot convert this: {lines[0]}") from error
-    finally:
-        torch.set_num_threads(threads)

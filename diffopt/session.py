@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 
     from diffopt.sources import Source
 
-SEARCH_PROMPTS, HELDOUT_PROMPTS = 24, 64
+SEARCH_PROMPTS, HELDOUT_PROMPTS = 16, 64
 """Prompts of a built-in model; at 64, "within 2 points" is one prompt, and "within 1" none."""
 
 
-SEARCH_PAIRS, FINAL_PAIRS = (5, 8), (10, 20)
+SEARCH_PAIRS, FINAL_PAIRS = (5, 8), (10, 16)
 """Fewest and most timed pairs of a candidate, and of what is reported."""
 
 REACH = 0.9

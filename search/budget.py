@@ -51,7 +51,7 @@ class Budget:
             return cls(seconds=float(number) * _UNITS[unit])
         if "." in number:
             raise DiffoptError(
-                f"not a number of candidates: {text!r}", hint="write a whole number, or a time such as 90s"
+                f"not a budget: {text!r} is no number of candidates", hint="write a whole number, or a time such as 90s"
             )
         return cls(candidates=int(number))
 

@@ -135,6 +135,7 @@ class _Fold:
     def _program(self) -> tuple[Program, torch.Tensor]:
         import torch
 
+        from diffopt.backends.one_thread import one_thread
         from diffopt.backends.runtime.capture import Capture
         from diffopt.backends.runtime.leaf import Closed, Leaf
         from diffopt.backends.runtime.recording import quiet
@@ -154,7 +155,7 @@ class _Fold:
         )
         decode = Leaf("vae", Closed(pipe.vae, pipe.vae.decode, ("z",), {"return_dict": False}), ("z",), (True,))
         capture, decoded = Capture(), list[torch.Tensor]()
-        with torch.no_grad():
+        with torch.no_grad(), one_thread():
             negative = pipe.encode_prompt("a", "cpu", 1, True, str(settings["negative_prompt"]))[1]
             with attachment(pipe).looking(), quiet(pipe), self._listening(capture, decode, decoded), capture:
                 inputs = [capture.input("input_ids", ids), capture.input("noise", noise)]

@@ -75,6 +75,8 @@ def module_text(standard_module: ModuleOp) -> str:
 def _cut(module: ModuleOp | Refusal, steps: int) -> int:
     """Return how many steps are guided; a window refused for covering everything guides all."""
     if isinstance(module, Refusal):
+        if "holds none of" in module.reason:
+            return 0
         assert "covers all" in module.reason
         return steps
     return sum(stop - start for loop in loops(module) for start, stop in [loop.bounds] if loop.guide)

@@ -37,7 +37,7 @@ def exported(load: Callable[[], Any], engines: Path) -> Any:
 
 
 def details(pipe: Any) -> list[str]:
-    return [witness.detail for witness in witnesses(pipe)]
+    return [witness.detail for witness in witnesses(pipe) if witness.transform != "engine-files"]
 
 
 def test_one_engine_makes_the_pictures_the_pipeline_makes(
@@ -46,6 +46,12 @@ def test_one_engine_makes_the_pictures_the_pipeline_makes(
     for prompt in ("a red circle", "", "a " * 40, ["a", "a red circle", "blue!"]):
         assert torch.allclose(picture(exported, prompt), picture(load(), prompt), atol=1e-4)
     assert details(exported) == ["pipeline: 6 engine calls, 0 in torch"]
+
+
+def test_the_engine_says_which_files_it_came_from(exported: Any, engines: Path) -> None:
+    (named,) = [witness for witness in witnesses(exported) if witness.transform == "engine-files"]
+    assert named.count == 1
+    assert (engines / named.detail / "engine.json").is_file()
 
 
 def test_every_output_type_is_the_pipelines_own(load: Callable[[], Any], exported: Any, picture: Picture) -> None:
@@ -165,12 +171,15 @@ def test_guidance_off_and_a_negative_prompt_are_folded_in(
 ) -> None:
     for call in ({"guidance_scale": 1.0}, {"guidance_scale": 3.0, "negative_prompt": "blue"}):
         settings = {**CALL, "steps": 2, "guidance": call["guidance_scale"]}
-        pipe = export_pipeline(load(), engines=engines, negative_prompt=call.get("negative_prompt", ""), **settings)
+        pipe = export_pipeline(
+            load(), engines=engines, negative_prompt=str(call.get("negative_prompt", "")), **settings
+        )
         expected = picture(load(), num_inference_steps=2, **call)
         assert torch.allclose(picture(pipe, num_inference_steps=2, **call), expected, atol=1e-4)
         assert details(pipe) == ["pipeline: 1 engine calls, 0 in torch"]
 
 
+@pytest.mark.slow
 def test_quantized_weights_are_folded_in(load: Callable[[], Any], engines: Path, picture: Picture) -> None:
     expected = picture(quantize(load(), "unet"), num_inference_steps=2)
     pipe = export_pipeline(quantize(load(), "unet"), engines=engines, **{**CALL, "steps": 2})

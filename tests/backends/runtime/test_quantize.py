@@ -36,11 +36,12 @@ def test_pictures_stay_close_and_weights_get_small(load: Callable[[], Any], pict
 
 @given(rows=st.integers(1, 9), batch=st.integers(1, 5), scale=st.floats(1e-3, 1e3))
 def test_a_layer_is_off_by_less_than_a_step_of_its_scale(rows: int, batch: int, scale: float) -> None:
-    layer = nn.Sequential(nn.Linear(128, 8 * rows))
+    linear = nn.Linear(128, 8 * rows)
+    layer = nn.Sequential(linear)
     inputs = torch.randn(batch, 128) * scale
     with torch.no_grad():
         expected = layer(inputs)
-        steps = layer[0].weight.abs().amax(1) / 127
+        steps = linear.weight.abs().amax(1) / 127
         replace_layers(layer, dynamic=False)
         error = (layer(inputs) - expected).abs()
     assert (error <= 0.51 * steps * inputs.abs().sum(1, keepdim=True) + 1e-4 * scale).all()
