@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import shlex
 import sys
@@ -294,8 +295,19 @@ def _run(options: argparse.Namespace) -> int:
     out = Path(options.out)
     if not out.resolve().parent.is_dir():
         raise DiffoptError("no such folder", where=str(out.parent), hint="make it, or give another -o")
-    pipe = load(options.artifact, model=options.model)
-    import torch
+    # Loading makes the libraries talk about their optional parts; what diffopt itself has to say comes with the call.
+    logging.disable(logging.WARNING)
+    try:
+        import torch
+        from diffusers.utils.logging import disable_progress_bar
+        from transformers.utils.logging import disable_progress_bar as disable_other_progress_bar
+
+        disable_progress_bar()
+        disable_other_progress_bar()
+        pipe = load(options.artifact, model=options.model)
+    finally:
+        logging.disable(logging.NOTSET)
+    pipe.set_progress_bar_config(disable=True)
 
     image = pipe(options.prompt, generator=torch.Generator("cpu").manual_seed(options.seed)).images[0]
     image.save(out, format=None if out.suffix else "PNG")
