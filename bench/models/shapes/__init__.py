@@ -24,7 +24,7 @@ class Shapes:
     def prompts(self, split: Literal["calibration", "search", "heldout"], count: int, seed: int = 0) -> list[str]:
         """Return `count` prompts of different scenes; the scenes of two splits never overlap.
 
-        Fewer prompts of one seed are the first of more. Only "heldout" scenes show colour-shape pairs that training never saw. No split overlaps with training.
+        Fewer prompts of one seed are the first of more. No split overlaps with training.
         """
         import random
 

@@ -18,13 +18,10 @@ SIZES = ("small", "large")
 POSITIONS = ("left", "right", "top", "bottom", "center")
 BACKGROUNDS = ("white", "black", "gray", "beige", "navy")
 
-HELD_OUT_PAIRS = frozenset({("red", "star"), ("blue", "ring"), ("green", "triangle"), ("pink", "cross")})
-"""(colour, shape) pairs that no training, calibration or search scene shows."""
-
 LABELS_PER_SCENE = 3 * len(POSITIONS) + 1
 """Length of the label vector: (shape + 1 or 0 when empty, colour, size) a position, then the background."""
 
-Split = Literal["train", "calibration", "search", "heldout", "reserved"]
+Split = Literal["train", "calibration", "search", "heldout"]
 Labels = npt.NDArray[np.int8]
 
 
@@ -64,8 +61,6 @@ class Scene:
         bucket = zlib.crc32(self.labels().tobytes()) % 20
         if bucket < 2:
             return "heldout"
-        if any((item.colour, item.shape) in HELD_OUT_PAIRS for item in self.items):
-            return "reserved"
         return "calibration" if bucket == 2 else "search" if bucket == 3 else "train"
 
 

@@ -26,7 +26,7 @@ def run() -> None:
 
     torch.manual_seed(4)
     rng = np.random.default_rng(4)
-    data = drawn(20_000, 4, "train", "reserved", "calibration", "search")
+    data = drawn(20_000, 4, "train", "calibration", "search")
     network = new_network().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=1e-2)
     for step in range(STEPS):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
     from diffusers import UNet2DConditionModel
 
-SCENES, STEPS, BATCH, RATE = 30_000, 4200, 48, 1e-3
+SCENES, STEPS, BATCH, RATE = 30_000, 5000, 48, 1e-3
 WORKERS = 2
 EMA, DROPOUT = 0.9985, 0.1
 CHECKPOINT = 200
