@@ -5,7 +5,7 @@ from __future__ import annotations
 import keyword
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from diffopt.ir.errors import DiffoptError
 
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from xdsl.ir import SSAValue
 
 JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
+
+InputKind: TypeAlias = Literal["image", "mask", "control", "latent", "embedding", "video", "audio", "other"]
+AdapterKind: TypeAlias = Literal["lora", "ip_adapter", "textual_inversion"]
 
 DENOISERS = ("unet", "transformer")
 """Names that `diffusers` gives to the component called at every step."""
@@ -59,15 +62,68 @@ class ComponentDescription:
 
 
 @dataclass(frozen=True)
+class Input:
+    """A value that the call takes at run time, beside prompt, seed and device.
+
+    Args:
+        name: the argument of the call that it is given to.
+        source: name of the pipeline of the same script whose output it is; empty for one that comes from outside.
+    """
+
+    name: str
+    kind: InputKind
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """Small weights loaded into a pipeline.
+
+    Args:
+        model: directory or hub id they come from.
+        name: what the script calls it; empty for none.
+        scale: strength; `None` is the library's default.
+        fused: whether the weights are folded into the component's own.
+    """
+
+    kind: AdapterKind
+    model: str
+    weight_name: str = ""
+    name: str = ""
+    scale: float | None = None
+    fused: bool = False
+    span: Span | None = None
+
+
+@dataclass(frozen=True)
+class Present:
+    """An optimization that the source applies already.
+
+    Args:
+        name: of the method, function or argument that applies it.
+        target: component it applies to, or `pipeline`.
+    """
+
+    name: str
+    target: str
+    arguments: Mapping[str, JSON] = field(default_factory=dict)
+    span: Span | None = None
+
+
+@dataclass(frozen=True)
 class PipelineDescription:
     """A pipeline and the call made to it.
 
     Args:
         model: model directory or hub id, as the emitted code should load it.
         guidance: classifier-free guidance scale; 1 or less means no guidance.
-        height, width: of the image, in pixels.
+        height, width: of the image, in pixels; `None` is the model's own default, in configuration files not on disk.
         source: path of the script it was lifted from; empty for a directory.
         spans: where in the source `construct` and `call` (and others) stand.
+        inputs: what the call takes beside prompt, seed and device.
+        adapters: in order of loading.
+        present: optimizations applied by the source, in its order.
+        arguments: constant arguments of the call that no other field holds.
     """
 
     name: str
@@ -76,14 +132,18 @@ class PipelineDescription:
     components: tuple[ComponentDescription, ...]
     steps: int
     guidance: float
-    height: int
-    width: int
+    height: int | None
+    width: int | None
     batch: int = 1
     dtype: str = "float32"
     negative_prompt: str = ""
     source: str = ""
     spans: Mapping[str, Span] = field(default_factory=dict)
     unknowns: tuple[Unknown, ...] = ()
+    inputs: tuple[Input, ...] = ()
+    adapters: tuple[Adapter, ...] = ()
+    present: tuple[Present, ...] = ()
+    arguments: Mapping[str, JSON] = field(default_factory=dict)
 
     def component(self, name: str) -> ComponentDescription | None:
         """Return the component of that name, if there is one."""
@@ -179,7 +239,8 @@ def _check(description: PipelineDescription) -> None:
     if description.steps < 1:
         raise DiffoptError(f"{description.steps} steps are none", where=where)
     for name in ("guidance", "height", "width", "batch"):
-        if not 0 <= (value := getattr(description, name)) < 1e6:
+        value = getattr(description, name)
+        if value is not None and not 0 <= value < 1e6:
             raise DiffoptError(f"{name}={value} is out of range", where=where)
 
 
