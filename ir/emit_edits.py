@@ -83,7 +83,7 @@ def _choice(pipelines: Pipelines, module: ModuleOp, name: str) -> Choice:
     span = spans_of(module).get("construct")
     named = [site for site in pipelines.sites.values() if symbol in map(_as_symbol, site.names)]
     for site in named:
-        start = pipelines.script.positions[site.chained].start
+        start = pipelines.script.span(site.chained)
         if span is not None and (start.line, start.column) == (span.line, span.column):
             return choose(pipelines, site.names[-1])
     chosen = next((n for site in named for n in site.names if _as_symbol(n) == symbol), "")

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import libcst as cst
-from libcst.metadata import Assignment, ImportAssignment
 
 from diffopt.ir.script_lines import MARK, Edit, Lines
 from diffopt.ir.script_text import Script
@@ -54,13 +53,9 @@ def imports(script: Script, lines: Lines, needed: Mapping[Pair, str], first_use:
 def _bound_names(script: Script) -> dict[str, set[str]]:
     """Return every name the script binds in any scope, with what it imports under it (empty text for other things)."""
     found: dict[str, set[str]] = {}
-    for scope in {scope for scope in script.scopes.values() if scope is not None}:
-        for assignment in scope.assignments:
-            if isinstance(assignment, ImportAssignment):
-                names = {q.name for q in assignment.get_qualified_names_for(assignment.name)}
-                found.setdefault(assignment.name, set()).update(names)
-            elif isinstance(assignment, Assignment):
-                found.setdefault(assignment.name, set()).add("")
+    for scope in script.part(script.module).scopes.all():
+        for name, assigned in scope.names.items():
+            found.setdefault(name, set()).update(one.imported for one in assigned)
     return found
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import libcst as cst
-from libcst.metadata import Assignment, BuiltinAssignment, ImportAssignment, Scope
 
+from diffopt.ir.script_scopes import Assigned, is_builtin
 from diffopt.ir.script_text import Script
 
 Function = cst.FunctionDef | cst.Lambda
@@ -31,29 +31,15 @@ class Binding:
     qualified: str = ""
 
 
-def scope_of(script: Script, node: cst.CSTNode) -> Scope | None:
-    """Return the scope in which a node's names are looked up."""
-    scope = script.scopes.get(node)
-    if scope is not None:
-        return scope
-    return next((s for a in script.ancestors(node) if (s := script.scopes.get(a)) is not None), None)
-
-
 def bindings(script: Script, name: cst.Name) -> list[Binding]:
     """Return what a name may stand for where it is read; empty when it is bound nowhere."""
-    scope = scope_of(script, name)
-    if scope is None:
-        return []
-    found = [a for a in scope[name.value] if isinstance(a, Assignment | BuiltinAssignment)]
-    reaching = list(_reaching(script, name, [a for a in found if isinstance(a, Assignment)]))
-    if reaching:
-        return [_binding(script, a) for a in reaching]
-    if any(isinstance(a, BuiltinAssignment) for a in found) and len(found) == 1:
-        return [Binding(name, qualified=f"builtins.{name.value}")]
-    return [_binding(script, a) for a in found if isinstance(a, Assignment)]
+    found = script.scope(name).find(name.value)
+    if not found:
+        return [Binding(name, qualified=f"builtins.{name.value}")] if is_builtin(name.value) else []
+    return [_binding(script, a) for a in list(_reaching(script, name, found)) or found]
 
 
-def _reaching(script: Script, use: cst.Name, found: list[Assignment]) -> Iterator[Assignment]:
+def _reaching(script: Script, use: cst.Name, found: Sequence[Assigned]) -> Iterator[Assigned]:
     """Leave out assignments that another one overwrites before the name is read."""
     if len(found) < 2:
         yield from found
@@ -98,11 +84,10 @@ def _function_of(script: Script, node: cst.CSTNode) -> Function | None:
     return None
 
 
-def _binding(script: Script, assignment: Assignment) -> Binding:
+def _binding(script: Script, assignment: Assigned) -> Binding:
     node = assignment.node
-    if isinstance(assignment, ImportAssignment):
-        names = assignment.get_qualified_names_for(assignment.name)
-        return Binding(node, qualified=next((q.name for q in names), assignment.name))
+    if assignment.imported:
+        return Binding(node, qualified=assignment.imported)
     if not isinstance(node, cst.Name):
         return Binding(node)
     steps: list[int] = []

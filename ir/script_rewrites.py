@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import libcst as cst
-from libcst.metadata import Assignment
 
 from diffopt.ir.script_arguments import Argument, argument
 from diffopt.ir.script_choice import Choice
 from diffopt.ir.script_insertion import outer_range
 from diffopt.ir.script_kinds import CommandLine, Known
 from diffopt.ir.script_lines import Edit, Lines
-from diffopt.ir.script_names import scope_of
 from diffopt.ir.script_pipelines import Pipelines
+from diffopt.ir.script_scopes import Assigned
 from diffopt.ir.script_signature import call_parameters
+from diffopt.ir.script_text import Script
 
 WRITTEN = (cst.Integer, cst.Float, cst.UnaryOperation, cst.BinaryOperation)
 """Expressions that write a number out."""
@@ -72,9 +72,8 @@ def _origin(pipelines: Pipelines, node: cst.BaseExpression, readers: Collection[
     holder = script.parents[written]
     is_default = isinstance(holder, cst.Arg) and holder.keyword is not None and holder.keyword.value == "default"
     if isinstance(node, cst.Name):
-        scope = scope_of(script, node)
-        found = [a for a in scope[node.value] if isinstance(a, Assignment)] if scope is not None else []
-        alone = len(found) == 1 and all(access.node in readers for access in found[0].references)
+        found = script.scope(node).find(node.value)
+        alone = len(found) == 1 and all(read in readers for read in _reads(script, found[0]))
         source = found[0].node if found else node
         assigned = script.parents.get(source) if isinstance(source, cst.Name) else source
         assigned = script.parents.get(assigned) if isinstance(assigned, cst.AssignTarget) else assigned
@@ -85,6 +84,17 @@ def _origin(pipelines: Pipelines, node: cst.BaseExpression, readers: Collection[
         on_command_line = isinstance(owner, Known) and isinstance(owner.value, CommandLine)
         return written if on_command_line and all(a in readers for a in same) else node
     return node
+
+
+def _reads(script: Script, assigned: Assigned) -> Iterator[cst.Name]:
+    """Yield where a name that is bound once is read."""
+    for name in script.all(cst.Name):
+        if (
+            name.value == assigned.name
+            and name is not assigned.node
+            and assigned in script.scope(name).find(name.value)
+        ):
+            yield name
 
 
 def _added(pipelines: Pipelines, lines: Lines, call: cst.Call, item: Wanted, pipeline_class: str) -> list[Edit] | None:

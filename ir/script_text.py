@@ -6,16 +6,19 @@ import ast
 import gc
 import re
 import warnings
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import libcst as cst
-from libcst.metadata import CodeRange, MetadataWrapper, PositionProvider, Scope, ScopeProvider
 
 from diffopt.ir.description import Span
 from diffopt.ir.errors import DiffoptError
+from diffopt.ir.script_places import Places, walk
+from diffopt.ir.script_scopes import Scope, Scopes
 
 MAX_BYTES = 4_000_000
 MAX_DEPTH = 120
@@ -25,29 +28,61 @@ Node = TypeVar("Node", bound=cst.CSTNode)
 
 
 @dataclass(frozen=True, eq=False)
-class Script:
-    """A parsed script with what is asked of it again and again.
+class Part:
+    """One file of a script's text.
 
     Args:
-        path: as the user wrote it; used in messages and to resolve relative paths.
-        text: the file's text without a byte order mark, line ends as they are.
-        nodes: every node in the order of the source.
-        parents: the node that holds a node.
+        path: of the file, as messages show it.
+        base: offset of its first character in the whole text.
+        name: the module's dotted name where other files import it; empty for the script itself.
+        label: of a line of this part, as (file, line) for a message; notebooks count lines within cells.
     """
 
     path: str
+    base: int
     text: str
     module: cst.Module
+    scopes: Scopes
+    line_starts: tuple[int, ...]
+    name: str = ""
+    label: Callable[[int], tuple[str, int]] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Script:
+    """A parsed script, with the files of its project that it imports, and what is asked of it again and again.
+
+    Args:
+        parts: imported files first, the script itself last; offsets count through all of them.
+        nodes: every node in the order of the source.
+        parents: the node that holds a node.
+        index: nodes by class.
+    """
+
+    parts: tuple[Part, ...]
     nodes: tuple[cst.CSTNode, ...]
     parents: Mapping[cst.CSTNode, cst.CSTNode]
-    positions: Mapping[cst.CSTNode, CodeRange]
-    scopes: Mapping[cst.CSTNode, Scope | None]
-    line_starts: tuple[int, ...]
+    ranges: Mapping[cst.CSTNode, tuple[int, int]] = field(repr=False)
     index: Mapping[type, list[cst.CSTNode]] = field(repr=False)
+
+    @property
+    def path(self) -> str:
+        """The script itself as the user wrote it; relative paths in it are resolved from there."""
+        return self.parts[-1].path
+
+    @cached_property
+    def text(self) -> str:
+        """The text of all parts, without byte order marks, line ends as they are."""
+        return "".join(part.text for part in self.parts)
+
+    @property
+    def module(self) -> cst.Module:
+        """The tree of the script itself."""
+        return self.parts[-1].module
 
     def all(self, kind: type[Node]) -> list[Node]:
         """Return all nodes of one class, in the order of the source."""
-        return [node for node in self.index.get(kind, ()) if isinstance(node, kind)]
+        return cast("list[Node]", self.index.get(kind, []))
 
     def ancestors(self, node: cst.CSTNode) -> Iterator[cst.CSTNode]:
         """Yield the nodes around a node, innermost first."""
@@ -59,36 +94,51 @@ class Script:
         """Return the innermost node of these classes around a node."""
         return next((a for a in self.ancestors(node) if isinstance(a, kinds)), None)
 
-    def offset(self, line: int, column: int) -> int:
-        """Return the character offset of a position."""
-        return self.line_starts[line - 1] + column
+    def part(self, node: cst.CSTNode) -> Part:
+        """Return the file a node stands in."""
+        if len(self.parts) == 1:
+            return self.parts[0]
+        start = self.ranges[node][0]
+        return next(part for part in reversed(self.parts) if part.base <= start)
+
+    def scope(self, node: cst.CSTNode) -> Scope:
+        """Return the scope in which a node's names are looked up."""
+        return self.part(node).scopes.of(node)
 
     def start(self, node: cst.CSTNode) -> int:
         """Return the offset of a node's first character; brackets round an expression are not part of it."""
-        position = self.positions[node].start
-        return self.offset(position.line, position.column)
+        return self.ranges[node][0]
 
     def end(self, node: cst.CSTNode) -> int:
         """Return the offset behind a node's last character."""
-        position = self.positions[node].end
-        return self.offset(position.line, position.column)
+        return self.ranges[node][1]
 
     def code(self, node: cst.CSTNode) -> str:
         """Return a node's own text."""
-        return self.text[self.start(node) : self.end(node)]
+        start, end = self.ranges[node]
+        return self.text[start:end]
 
     def line(self, node: cst.CSTNode) -> int:
-        """Return the line a node starts on, counted from 1."""
-        return int(self.positions[node].start.line)
+        """Return the line a node starts on, counted from 1 in its own file or cell."""
+        return self._place(node, self.start(node))[1]
 
     def where(self, node: cst.CSTNode) -> str:
         """Return `file:line` for a message."""
-        return f"{self.path}:{self.line(node)}"
+        file, line, _ = self._place(node, self.start(node))
+        return f"{file}:{line}"
 
     def span(self, node: cst.CSTNode) -> Span:
         """Return the range of a node as the module carries it."""
-        place = self.positions[node]
-        return Span(self.path, place.start.line, place.start.column, place.end.line, place.end.column)
+        file, line, column = self._place(node, self.start(node))
+        _, end_line, end_column = self._place(node, self.end(node))
+        return Span(file, line, column, end_line, end_column)
+
+    def _place(self, node: cst.CSTNode, offset: int) -> tuple[str, int, int]:
+        part = self.part(node)
+        line = bisect_right(part.line_starts, offset - part.base)
+        column = offset - part.base - part.line_starts[line - 1]
+        file, line = part.label(line) if part.label is not None else (part.path, line)
+        return file, line, column
 
 
 def read_script(path: str | Path) -> str:
@@ -122,7 +172,15 @@ def parse_script(text: str, path: str | Path) -> Script:
     Raises:
         DiffoptError: the text is not Python, is too large, or is nested too deeply.
     """
-    where = str(path)
+    return join([parse_part(text, str(path))])
+
+
+def parse_part(text: str, where: str) -> tuple[Part, Places]:
+    """Parse the text of one file.
+
+    Raises:
+        DiffoptError: the text is not Python, is too large, or is nested too deeply.
+    """
     if len(text) > MAX_BYTES:
         raise DiffoptError(f"{len(text):,} characters are too much for a script", where=where)
     _check_syntax(text, where)
@@ -130,9 +188,9 @@ def parse_script(text: str, path: str | Path) -> Script:
     gc.disable()  # a hundred thousand nodes, none of them garbage: the collector would take a third of the time
     try:
         module = cst.parse_module(text)
-        wrapper = MetadataWrapper(module, unsafe_skip_copy=True)
-        wrapper.resolve_many([PositionProvider, ScopeProvider])
-        positions, scopes = wrapper.resolve(PositionProvider), wrapper.resolve(ScopeProvider)
+        places = walk(module)
+        index = _index(places.nodes)
+        scopes = Scopes(module, places.parents, index)
     except cst.ParserSyntaxError as error:
         raise DiffoptError("syntax libcst does not know", where=f"{where}:{error.raw_line}") from None
     except RecursionError:
@@ -140,24 +198,34 @@ def parse_script(text: str, path: str | Path) -> Script:
     finally:
         if collecting:
             gc.enable()
-    if not _same_places(module.code, text):
+    if not _same_places(places.code, text):
         raise DiffoptError("cannot be reproduced byte for byte", where=where, hint="report this file to diffopt")
-    nodes, parents = _flatten(module)
+    lengths = (match.end() for match in re.finditer(r"\r\n?|\n", text))
+    return Part(where, 0, text, module, scopes, (0, *lengths)), places
+
+
+def join(found: Sequence[tuple[Part, Places]]) -> Script:
+    """Make one script of its files, the script itself last."""
+    parts: list[Part] = []
+    nodes: list[cst.CSTNode] = []
+    parents: dict[cst.CSTNode, cst.CSTNode] = {}
+    ranges: dict[cst.CSTNode, tuple[int, int]] = {}
+    base = 0
+    for part, places in found:
+        offsets = [base + offset for offset in places.offsets] if base else places.offsets
+        parts.append(replace(part, base=base))
+        nodes += places.nodes
+        parents.update(places.parents)
+        ranges.update((node, (offsets[start], offsets[end])) for node, (start, end) in places.ranges.items())
+        base += len(part.text)
+    return Script(tuple(parts), tuple(nodes), parents, ranges, _index(nodes))
+
+
+def _index(nodes: Iterable[cst.CSTNode]) -> dict[type, list[cst.CSTNode]]:
     index: dict[type, list[cst.CSTNode]] = {}
     for node in nodes:
         index.setdefault(type(node), []).append(node)
-    lengths = (match.end() for match in re.finditer(r"\r\n?|\n", text))
-    return Script(
-        path=where,
-        text=text,
-        module=module,
-        nodes=tuple(nodes),
-        parents=parents,
-        positions=positions,
-        scopes=scopes,
-        line_starts=(0, *lengths),
-        index=index,
-    )
+    return index
 
 
 def _check_syntax(text: str, where: str) -> None:
@@ -193,17 +261,3 @@ def _without_tail(text: str) -> str:
     while lines and (not lines[-1].strip() or lines[-1].lstrip().startswith("#")):
         lines.pop()
     return "\n".join(lines).rstrip()
-
-
-def _flatten(module: cst.Module) -> tuple[list[cst.CSTNode], dict[cst.CSTNode, cst.CSTNode]]:
-    nodes: list[cst.CSTNode] = []
-    parents: dict[cst.CSTNode, cst.CSTNode] = {}
-    stack: list[cst.CSTNode] = [module]
-    while stack:
-        node = stack.pop()
-        nodes.append(node)
-        children = node.children
-        for child in children:
-            parents[child] = node
-        stack.extend(reversed(children))
-    return nodes, parents
