@@ -74,6 +74,17 @@ class OpenVinoBuilder:
         return OpenVinoEngine(folder / MODEL, options).run
 
 
+def engine_config(options: EngineOptions) -> dict[str, str]:
+    """Return OpenVINO's properties for an engine."""
+    return {
+        "INFERENCE_PRECISION_HINT": options.precision,
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": "1",
+        # OpenVINO's own default is to multiply integers wherever weights have 8 bits.
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": "32" if options.dynamic_int8 else "0",
+    }
+
+
 class OpenVinoEngine:
     """A loaded model, compiled for every combination of input shapes it meets."""
 
@@ -81,13 +92,7 @@ class OpenVinoEngine:
         openvino = import_openvino()
         self._core = openvino.Core()
         self._model = self._core.read_model(path)
-        self._config = {
-            "INFERENCE_PRECISION_HINT": options.precision,
-            "PERFORMANCE_HINT": "LATENCY",
-            "NUM_STREAMS": "1",
-            # OpenVINO's own default is to multiply integers wherever weights have 8 bits.
-            "DYNAMIC_QUANTIZATION_GROUP_SIZE": "32" if options.dynamic_int8 else "0",
-        }
+        self._config = engine_config(options)
         self._compiled: dict[tuple[tuple[int, ...], ...], _Request] = {}
         if not self._model.is_dynamic():
             self._request(tuple(tuple(port.shape) for port in self._model.inputs))

@@ -10,6 +10,8 @@ from diffopt.backends.openvino import convert, import_openvino
 from diffopt.backends.openvino_rewrites import fold_constants, narrow_constants
 
 Key: TypeAlias = "tuple[Any, ...]"
+CALL_MARK = "#"
+"""Stands between the name of a part and the number of its call in the names of operations."""
 
 
 def compose(program: Program) -> tuple[Any, dict[str, JSON]]:
@@ -56,11 +58,13 @@ class _Shared:
     """Copies parts into one model; an operation that two copies would do on the same inputs is done once.
 
     Constants stay with their copies, since OpenVINO fuses a bias only into the one operation that reads it; their
-    bytes are written once all the same.
+    bytes are written once all the same. Every operation is named after its part and call (`unet#1/...`), so that a
+    profile can tell the stages apart.
     """
 
     def __init__(self) -> None:
         self.count = 0
+        self._calls: dict[str, int] = {}
         self._known: dict[Key, Any] = {}
         self._constants: dict[Key, Any] = {}
 
@@ -73,6 +77,7 @@ class _Shared:
     def splice(self, name: str, part: Any, sources: list[Any]) -> list[Any]:
         """Return the outputs of a copy of the part that reads from these sources."""
         copy = part.clone()
+        call = self._calls[name] = self._calls.get(name, -1) + 1
         nodes, results = copy.get_ordered_ops(), copy.get_results()
         for parameter, source in zip(copy.get_parameters(), sources, strict=True):
             parameter.output(0).replace(source)
@@ -81,6 +86,7 @@ class _Shared:
             kind = node.get_type_name()
             if kind in ("Parameter", "Result"):
                 continue
+            node.set_friendly_name(f"{name}{CALL_MARK}{call}/{node.get_friendly_name()}")
             origins = [_port(value) for value in node.input_values()]
             key = (name, position, kind, *(fixed.get(origin, origin) for origin in origins))
             if all(origin in fixed for origin in origins):

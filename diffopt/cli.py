@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -116,6 +117,11 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--seed", type=int, default=0)
     sub.add_argument("--model", metavar="PATH", help="where the model directory stands, if it has moved")
     sub.add_argument("-o", "--out", default="image.png", help="default: %(default)s")
+
+    sub = command("explain", _explain, "say what each pass of an artifact does, and where the time of a call goes here")
+    sub.add_argument("artifact", metavar="ARTIFACT")
+    sub.add_argument("--model", metavar="PATH", help="where the model directory stands, if it has moved")
+    _add_json(sub)
 
     sub = command("verify", _verify, "measure an artifact again, here; exit 1 where it misses what it promises")
     sub.add_argument("artifact", metavar="ARTIFACT")
@@ -289,29 +295,49 @@ def _devices(options: argparse.Namespace) -> int:
     return 0
 
 
+@contextlib.contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """Keep the libraries from talking about their optional parts while they load; diffopt's own word comes later."""
+    from diffusers.utils.logging import disable_progress_bar
+    from transformers.utils.logging import disable_progress_bar as disable_other_progress_bar
+
+    logging.disable(logging.WARNING)
+    disable_progress_bar()
+    disable_other_progress_bar()
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
 def _run(options: argparse.Namespace) -> int:
     from diffopt.artifact import load
 
     out = Path(options.out)
     if not out.resolve().parent.is_dir():
         raise DiffoptError("no such folder", where=str(out.parent), hint="make it, or give another -o")
-    # Loading makes the libraries talk about their optional parts; what diffopt itself has to say comes with the call.
-    logging.disable(logging.WARNING)
-    try:
+    with _quiet_libraries():
         import torch
-        from diffusers.utils.logging import disable_progress_bar
-        from transformers.utils.logging import disable_progress_bar as disable_other_progress_bar
 
-        disable_progress_bar()
-        disable_other_progress_bar()
         pipe = load(options.artifact, model=options.model)
-    finally:
-        logging.disable(logging.NOTSET)
     pipe.set_progress_bar_config(disable=True)
 
     image = pipe(options.prompt, generator=torch.Generator("cpu").manual_seed(options.seed)).images[0]
     image.save(out, format=None if out.suffix else "PNG")
     sys.stdout.write(f"{out}\n")
+    return 0
+
+
+def _explain(options: argparse.Namespace) -> int:
+    from diffopt.display import print_lines
+    from diffopt.explain import explain, explanation_lines
+
+    with _quiet_libraries():
+        found = explain(options.artifact, model=options.model)
+    if options.json:
+        _print_json(found.to_json())
+    else:
+        print_lines(explanation_lines(found))
     return 0
 
 

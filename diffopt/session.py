@@ -84,7 +84,9 @@ class Judge:
                     self._run, trace=trace, key=key, origin=name or "level", facts={}, predicted=None
                 )
             )
-            known[key] = self._evaluator.evaluate(self.program(trace), split=self._split, pairs=self._pairs)
+            known[key] = self._evaluator.evaluate(
+                self.program(trace), split=self._split, pairs=self._pairs, any_image=self._split == "search"
+            )
             self._store.tell(self._run, candidate.id, known[key])
         self._listen(Decided(name, trace, known[key]))
         return known[key]

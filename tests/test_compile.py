@@ -125,6 +125,17 @@ def test_verify_measures_again_and_keeps(artifact: Artifact) -> None:
     assert verdict.ok, verdict.reason
 
 
+def test_explain_names_the_passes_and_where_the_time_goes(artifact: Artifact) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "diffopt", "explain", str(artifact.path), "--json"],
+        capture_output=True, text=True, timeout=180, check=True,
+    )  # fmt: skip
+    found = json.loads(done.stdout)
+    assert [step["pass"].split("{")[0] for step in found["steps"]] == ["export"]
+    assert {"text_encoder", "unet", "vae"} < found["stages_s"].keys()
+    assert all(seconds >= 0 for seconds in found["stages_s"].values())
+
+
 def test_a_changed_file_is_noticed(artifact: Artifact, tmp_path: Path) -> None:
     import shutil
 

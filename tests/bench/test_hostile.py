@@ -71,6 +71,15 @@ PROGRAMS: dict[str, tuple[str, str, dict[str, str]]] = {
 }  # fmt: skip
 
 
+def test_a_control_arm_gets_its_ratio_however_unlike_its_images_are(
+    evaluator: Evaluator, tiny_program: TinyProgram
+) -> None:
+    unlike = tiny_program("control", **PROGRAMS["returns unrelated pictures"][2])
+    outcome = evaluator.evaluate(unlike, pairs=PAIRS, any_image=True)
+    assert isinstance(outcome, Measured), outcome
+    assert outcome.tier == "changed"
+
+
 @pytest.fixture
 def hurried(evaluator: Evaluator) -> Iterator[Evaluator]:
     """The evaluator with three seconds of patience."""

@@ -1,0 +1,91 @@
+"""Where the time of one call goes: encode, each step's denoiser, decode, and what lies around them."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from diffopt.bench.statistics import median
+
+Times = dict[str, float]
+AROUND = "around them"
+METHODS = {"vae": ("decode", "encode")}
+"""What a pipeline calls of a component, where that is not its `forward`."""
+
+
+def stage_times(
+    pipe: Any, call: Callable[[], object], *, runs: int = 15, clock: Callable[[], float] = time.perf_counter
+) -> Times:
+    """Return seconds a call spends in each component, and around them; medians over `runs` calls after three others.
+
+    A component's time holds all its calls: the denoiser's that of all steps. On a processor only, where a call that
+    returns is done.
+    """
+    found: list[defaultdict[str, float]] = []
+    for _ in range(runs + 3):
+        with _timed(pipe, clock) as times:
+            started = clock()
+            call()
+            times["total"] = clock() - started
+        found.append(times)
+    names = dict.fromkeys(name for times in found for name in times)
+    medians = {name: median([times[name] for times in found[3:]]) for name in names}
+    total = medians.pop("total")
+    return {**medians, AROUND: max(0.0, total - sum(medians.values()))}
+
+
+@contextlib.contextmanager
+def _timed(pipe: Any, clock: Callable[[], float]) -> Iterator[defaultdict[str, float]]:
+    """Time every call of a component for a while; calls inside one another count once, for the outer."""
+    import torch
+
+    times: defaultdict[str, float] = defaultdict(float)
+    busy: list[str] = []
+    undo: list[Callable[[], None]] = []
+
+    def timed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            if busy:
+                return function(*args, **kwargs)
+            busy.append(name)
+            started = clock()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                times[name] += clock() - started
+                busy.pop()
+
+        return run
+
+    for name, part in pipe.components.items():
+        if not isinstance(part, torch.nn.Module):
+            continue
+        for method in filter(functools.partial(hasattr, part), METHODS.get(name, ("forward",))):
+            own = part.__dict__.get(method)
+            part.__dict__[method] = timed(name, getattr(part, method))
+            undo.append(_restorer(part.__dict__, method, own))
+    try:
+        yield times
+    finally:
+        for restore in undo:
+            restore()
+
+
+def _restorer(holder: dict[str, Any], name: str, own: Any) -> Callable[[], None]:
+    def restore() -> None:
+        if own is None:
+            del holder[name]
+        else:
+            holder[name] = own
+
+    return restore
+
+
+def scaled(shares: Times, total: float) -> Times:
+    """Return times that keep their shares and sum to `total` seconds."""
+    whole = sum(shares.values())
+    return {name: value / whole * total for name, value in shares.items()} if whole else {}

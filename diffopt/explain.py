@@ -1,0 +1,91 @@
+"""Say what an artifact is: each pass of its trace, what was measured, and where the time of a call goes here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diffopt.artifact import Artifact
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What an artifact is.
+
+    Args:
+        steps: each pass with its options, and what it does.
+        engine: what runs the call: "one engine for the whole call", or the components one by one.
+        stages: seconds of one call by stage, measured here and now.
+    """
+
+    artifact: Artifact
+    steps: tuple[tuple[str, str], ...]
+    engine: str
+    stages: Mapping[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the explanation as JSON."""
+        manifest = self.artifact.manifest
+        return {
+            "ok": True,
+            "artifact": str(self.artifact.path),
+            "trace": manifest["trace"],
+            "steps": [{"pass": name, "explanation": text} for name, text in self.steps],
+            "result": manifest["result"],
+            "engine": self.engine,
+            "stages_s": dict(self.stages),
+        }
+
+
+def explain(path: str | Path, *, model: str | Path | None = None, runs: int = 15) -> Explanation:
+    """Load an artifact and time the stages of its call, on this machine as it is now.
+
+    Raises:
+        DiffoptError: no artifact, or one that cannot be loaded here.
+    """
+    from diffopt.backends.openvino_profile import profile
+    from diffopt.bench.stages import AROUND, scaled, stage_times
+
+    artifact = Artifact.open(path)
+    pipe = artifact.load(model=model)
+    pipe.set_progress_bar_config(disable=True)
+    prompt = artifact.manifest["workload"]["prompts"][0]
+    stages = stage_times(pipe, lambda: pipe(prompt), runs=runs)
+    engine, whole = "component by component", _openvino_engine(artifact)
+    if whole is not None:
+        # Its own counters tell the parts, but counting takes time: a run without them tells what they share.
+        shares, inside = profile(*whole, runs=runs)
+        stages = {**scaled(shares, inside), AROUND: max(0.0, stages[AROUND] - inside)}
+        engine = "one engine for the whole call"
+    steps = tuple((step["pass"], step["explanation"]) for step in artifact.manifest["steps"])
+    return Explanation(artifact, steps, engine, stages)
+
+
+def explanation_lines(found: Explanation) -> list[str]:
+    """Return an explanation as text for people."""
+    from diffopt.bench.outcome import outcome_from_json
+    from diffopt.display import describe
+
+    lines = [f"{name}\n    {text}" for name, text in found.steps] or ["nothing is changed"]
+    lines.append(f"measured {describe(outcome_from_json(found.artifact.manifest['result']))}")
+    total = sum(found.stages.values())
+    lines.append(f"one call here: {1e3 * total:.1f} ms, {found.engine}")
+    lines += [f"  {name:<16}{1e3 * value:8.2f} ms {100 * value / total:5.1f} %" for name, value in found.stages.items()]
+    return lines
+
+
+def _openvino_engine(artifact: Artifact) -> tuple[Path, Any] | None:
+    """Return the folder and options of the artifact's only engine, if that is one of OpenVINO for the whole call."""
+    from diffopt.backends.base import EngineOptions
+
+    folders = [artifact.path / "engines" / name for name in artifact.manifest["engines"]]
+    if len(folders) != 1:
+        return None
+    engine = json.loads((folders[0] / "engine.json").read_text(encoding="utf-8"))
+    if engine["key"]["backend"] != "openvino" or "calls" not in engine["facts"]:
+        return None
+    options = engine["key"]["options"]
+    return folders[0], EngineOptions(options["precision"], options["dynamic_int8"])
