@@ -13,9 +13,7 @@ from diffopt.backends.openvino import MODEL, engine_config, import_openvino
 from diffopt.backends.openvino_program import CALL_MARK
 
 REST = "between parts"
-_NAME = re.compile(rf"(\w+{CALL_MARK}\d+)/")
-_MADE = "___"
-"""OpenVINO names an operation of its own making after the one it was made for: `Reshape_17___unet#0/...`."""
+_OWNER = re.compile(rf"^(\w+{CALL_MARK}\d+)/")
 
 
 def profile(folder: Path, options: EngineOptions, *, runs: int = 15) -> tuple[dict[str, float], float]:
@@ -25,7 +23,8 @@ def profile(folder: Path, options: EngineOptions, *, runs: int = 15) -> tuple[di
     use their shares. An operation fused of several belongs to the first of them.
     """
     counted, request = _request(folder, options, count=True)
-    owners = {op.get_friendly_name(): _owner(op) for op in counted.get_runtime_model().get_ops()}
+    calls = _calls(folder)
+    owners = {op.get_friendly_name(): _owner(op, calls) for op in counted.get_runtime_model().get_ops()}
     profiles: list[dict[str, float]] = []
     for _ in range(runs + 3):
         request.infer()
@@ -50,9 +49,17 @@ def _request(folder: Path, options: EngineOptions, *, count: bool) -> tuple[Any,
     return compiled, compiled.create_infer_request()
 
 
-def _owner(op: Any) -> str:
+def _calls(folder: Path) -> re.Pattern[str]:
+    """Return a pattern that finds a part and call in the name of an operation that OpenVINO made of others."""
+    operations = import_openvino().Core().read_model(folder / MODEL).get_ops()
+    named = {found.group(1) for op in operations if (found := _OWNER.match(op.get_friendly_name()))}
+    longest_first = sorted(named, key=lambda name: (-len(name), name))
+    return re.compile(rf"({'|'.join(map(re.escape, longest_first))})/") if named else re.compile(r"(?!)")
+
+
+def _owner(op: Any, calls: re.Pattern[str]) -> str:
     """Return the part and call that an executed operation is of, from the operations it was fused of."""
     info = op.get_rt_info()
     original = info["originalLayersNames"].astype(str) if "originalLayersNames" in info else ""
-    found = _NAME.search(f"{original or op.get_friendly_name()}")
-    return found.group(1).rpartition(_MADE)[2] if found else REST
+    found = calls.search(original) or calls.search(op.get_friendly_name())
+    return found.group(1) if found else REST

@@ -245,3 +245,15 @@ def test_refuses_pipelines_of_other_classes(pipe: Any, tmp_path: Path) -> None:
     other = StableDiffusionImg2ImgPipeline(**pipe.components, requires_safety_checker=False)
     with pytest.raises(BackendError, match="StableDiffusionImg2ImgPipeline cannot become one engine yet"):
         export_pipeline(other, engines=tmp_path, **CALL)
+
+
+def test_a_profile_tells_the_calls_of_the_parts_apart(exported: Any, engines: Path) -> None:
+    from diffopt.backends.base import EngineOptions
+    from diffopt.backends.openvino_profile import REST, profile
+
+    (named,) = [witness for witness in witnesses(exported) if witness.transform == "engine-files"]
+    found, seconds = profile(engines / named.detail, EngineOptions(), runs=3)
+    assert seconds > 0
+    assert {name.split("#")[0] for name in found} == {"text_encoder", "unet", "vae", REST}
+    assert sum(name.startswith("unet#") for name in found) > 1
+    assert all(value >= 0 for value in found.values())
