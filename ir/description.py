@@ -124,6 +124,7 @@ class PipelineDescription:
         adapters: in order of loading.
         present: optimizations applied by the source, in its order.
         arguments: constant arguments of the call that no other field holds.
+        settings: constants in `model_index.json`, as `boundary_ratio`.
     """
 
     name: str
@@ -144,6 +145,7 @@ class PipelineDescription:
     adapters: tuple[Adapter, ...] = ()
     present: tuple[Present, ...] = ()
     arguments: Mapping[str, JSON] = field(default_factory=dict)
+    settings: Mapping[str, JSON] = field(default_factory=dict)
 
     def component(self, name: str) -> ComponentDescription | None:
         """Return the component of that name, if there is one."""

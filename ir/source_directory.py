@@ -1,22 +1,25 @@
-"""Lift a model directory: `model_index.json` and configurations are read, weights are not."""
+"""Lift a model: a directory, or a hub id by what the local cache and the class's own source say of it."""
 
 from __future__ import annotations
 
-import ast
-import importlib.util
-import json
+import re
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from diffopt.ir.description import JSON, ComponentDescription, PipelineDescription, is_name
+from diffopt.ir.description import JSON, ComponentDescription, PipelineDescription, Unknown
 from diffopt.ir.errors import DiffoptError
+from diffopt.ir.model_index import CONFIG_FILES as CONFIG_FILES
+from diffopt.ir.model_index import ModelIndex, read_index
+from diffopt.ir.pipeline_classes import PipelineClass, pipeline_class
+from diffopt.ir.pipeline_sources import pipelines_root
 
-CONFIG_FILES = ("config.json", "scheduler_config.json", "tokenizer_config.json", "preprocessor_config.json")
-"""Where a component keeps its configuration, in the order they are looked for."""
+STEPS = ("num_inference_steps", "steps", "decoder_num_inference_steps", "prior_num_inference_steps")
+GUIDANCE = ("guidance_scale", "true_cfg_scale", "decoder_guidance_scale", "prior_guidance_scale")
+"""Names of the call's arguments for steps and guidance; the first that a class has counts."""
 
-DEEPEST = 32
-"""Levels of a configuration file; more are no configuration."""
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?$")
 
 
 def describe_directory(
@@ -38,118 +41,164 @@ def describe_directory(
         DiffoptError: the path or a file in it is missing or not what it should be.
     """
     root = Path(path)
-    index_file = root / "model_index.json"
-    try:
-        found, has_index = root.exists(), index_file.is_file()
-    except OSError as error:
-        raise DiffoptError(f"cannot be read: {error.strerror}", where=str(path)) from None
-    if not found:
-        raise DiffoptError("no such model directory", where=str(path), hint="check the path")
-    if not has_index:
+    index = read_index(root)
+    described = describe_index(index, str(root.resolve()), name or root.resolve().name)
+    return with_call(described, steps=steps, guidance=guidance, height=height, width=width)
+
+
+def describe_hub(model_id: str, class_name: str = "", *, cache_folder: Path | None = None) -> PipelineDescription:
+    """Describe a pipeline of the hub without asking the network.
+
+    What stands in the local hub cache is read; else the class's own signature says which components there are, their
+    configurations are empty, and height and width are not known.
+
+    Args:
+        model_id: as `owner/name`.
+        class_name: pipeline class; empty where the cache must tell.
+        cache_folder: of the hub; by default where `huggingface_hub` keeps it.
+
+    Raises:
+        DiffoptError: the model is not in the cache and no class of the installed diffusers is named.
+    """
+    folder = snapshot(model_id, cache_folder or hub_cache())
+    if folder is not None:
+        index = read_index(folder)
+        described = describe_index(index, model_id, model_id.rpartition("/")[2])
+        return described if not class_name else _as_class(described, class_name)
+    known = pipeline_class(class_name) if class_name else None
+    if class_name and known is None:
+        return PipelineDescription("pipeline", _dotted(class_name), model_id, (), 50, 0.0, None, None)
+    if known is None:
         raise DiffoptError(
-            "not a diffusers model directory: it has no model_index.json",
-            where=str(path),
-            hint="give a directory that `pipeline.save_pretrained` wrote",
+            "the model is not in the local hub cache, and no pipeline class is named",
+            where=model_id,
+            hint=f"download it: hf download {model_id}",
         )
-    index = _read_json(index_file)
-    pipeline_class = index.get("_class_name")
-    if not isinstance(pipeline_class, str) or not is_name(pipeline_class):
-        raise DiffoptError("`_class_name` does not name a pipeline class", where=str(index_file))
     parts = tuple(
-        ComponentDescription(part, f"{library}.{class_name}", _component_config(root / part))
-        for part, (library, class_name) in _component_classes(index, index_file).items()
+        ComponentDescription(part, classes[0] if classes else "diffusers.ModelMixin", {})
+        for part, classes in known.components.items()
+        if part not in known.optional
     )
-    defaults = call_defaults(pipeline_class)
-    side_height, side_width = _image_size(parts)
+    name = model_id.rstrip("/").rpartition("/")[2] or known.name
+    return describe_index(ModelIndex(known.name, parts, {}), model_id, name, sized=False)
+
+
+def describe_model(model: str, class_name: str, where: str) -> PipelineDescription:
+    """Describe a model by its directory or hub id, read as a pipeline of a class; `class_name` may be empty.
+
+    Raises:
+        DiffoptError: it is a directory that holds no pipeline, or neither on disk nor of a known class.
+    """
+    if model and Path(model).is_dir():
+        described = describe_directory(model)
+        return described if not class_name else _as_class(described, class_name)
+    try:
+        return describe_hub(model, class_name)
+    except DiffoptError as error:
+        raise DiffoptError(error.message, where=where or error.where, hint=error.hint) from None
+
+
+def describe_index(index: ModelIndex, model: str, name: str, *, sized: bool = True) -> PipelineDescription:
+    """Describe a pipeline from its class and components, with the class's own defaults for the call."""
+    known = pipeline_class(index.pipeline_class)
+    call: Mapping[str, object] = known.call if known else {}
+    steps, guidance = _first(call, STEPS), _first(call, GUIDANCE)
+    unknowns: tuple[Unknown, ...] = ()
+    if steps is None and any(key in call for key in STEPS):
+        reason = f"{index.pipeline_class} has no constant default for it"
+        unknowns = (Unknown("steps", None, reason),)
+    guides = not call or any(key in call for key in GUIDANCE)
+    height, width = _size(known, index, sized)
     return PipelineDescription(
-        name=name or root.resolve().name,
-        pipeline_class=f"diffusers.{pipeline_class}",
-        model=str(root.resolve()),
-        components=parts,
-        steps=steps if steps is not None else int(defaults.get("num_inference_steps", 50)),
-        guidance=guidance if guidance is not None else float(defaults.get("guidance_scale", 7.5)),
-        height=height if height is not None else side_height,
-        width=width if width is not None else side_width,
+        name=name,
+        pipeline_class=_dotted(index.pipeline_class),
+        model=model,
+        components=index.components,
+        steps=int(steps) if steps is not None else 1 if call and not unknowns else 50,
+        guidance=float(guidance) if guidance is not None else 7.5 if not call else 1.0 if guides else 0.0,
+        height=height,
+        width=width,
+        settings=index.settings,
+        unknowns=unknowns,
+    )
+
+
+def with_call(
+    described: PipelineDescription,
+    *,
+    steps: int | None = None,
+    guidance: float | None = None,
+    height: int | None = None,
+    width: int | None = None,
+) -> PipelineDescription:
+    """Change the call of a description; `None` leaves a value as it is."""
+    return replace(
+        described,
+        steps=steps if steps is not None else described.steps,
+        guidance=guidance if guidance is not None else described.guidance,
+        height=height if height is not None else described.height,
+        width=width if width is not None else described.width,
+        unknowns=tuple(u for u in described.unknowns if not (u.name == "steps" and steps is not None)),
     )
 
 
 @cache
-def call_defaults(pipeline_class: str) -> Mapping[str, float]:
-    """Read the numeric defaults of a pipeline's `__call__` off the installed diffusers, without importing it."""
-    spec = importlib.util.find_spec("diffusers")
-    roots = list(spec.submodule_search_locations or ()) if spec else []
-    for root in roots:
-        for file in sorted(Path(root, "pipelines").rglob("pipeline_*.py")):
-            text = file.read_text(encoding="utf-8")
-            if f"class {pipeline_class}(" in text:
-                return _numeric_defaults(ast.parse(text), pipeline_class)
-    return {}
+def call_defaults(class_name: str) -> Mapping[str, float]:
+    """Return the numeric defaults of a pipeline's `__call__`."""
+    known = pipeline_class(class_name)
+    return {
+        key: number for key, value in (known.call if known else {}).items() if (number := _number(value)) is not None
+    }
 
 
-def _numeric_defaults(tree: ast.Module, pipeline_class: str) -> dict[str, float]:
-    for node in tree.body:
-        if not (isinstance(node, ast.ClassDef) and node.name == pipeline_class):
-            continue
-        for method in node.body:
-            if isinstance(method, ast.FunctionDef) and method.name == "__call__":
-                names = method.args.args[-len(method.args.defaults) :] if method.args.defaults else []
-                pairs = zip(names, method.args.defaults, strict=True)
-                return {
-                    argument.arg: default.value
-                    for argument, default in pairs
-                    if isinstance(default, ast.Constant)
-                    and isinstance(default.value, int | float)
-                    and not isinstance(default.value, bool)
-                }
-    return {}
+def hub_cache() -> Path:
+    """Return the folder where `huggingface_hub` keeps what it has downloaded."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
 
 
-def _component_classes(index: Mapping[str, JSON], file: Path) -> dict[str, tuple[str, str]]:
-    found: dict[str, tuple[str, str]] = {}
-    for part, entry in index.items():
-        if part.startswith("_") or not isinstance(entry, list) or len(entry) != 2:
-            continue
-        library, class_name = entry
-        if isinstance(library, str) and isinstance(class_name, str):
-            found[part] = (library, class_name)
-        elif isinstance(library, str) or isinstance(class_name, str):
-            raise DiffoptError(f"{part!r} does not name a library and a class", where=str(file))
-    return found
+def snapshot(model_id: str, cache_folder: Path) -> Path | None:
+    """Return the newest downloaded snapshot of a hub id that holds a `model_index.json`."""
+    if not HUB_ID.match(model_id):
+        return None
+    folder = cache_folder / f"models--{model_id.replace('/', '--')}"
+    head = folder / "refs" / "main"
+    wanted = head.read_text(encoding="utf-8").strip() if head.is_file() else ""
+    found = sorted(folder.glob("snapshots/*/model_index.json"), key=lambda file: file.parent.name != wanted)
+    return found[0].parent if found else None
 
 
-def _component_config(folder: Path) -> dict[str, JSON]:
-    for file in CONFIG_FILES:
-        if (folder / file).is_file():
-            return _read_json(folder / file)
-    return {}
+def _as_class(described: PipelineDescription, class_name: str) -> PipelineDescription:
+    """Read a saved pipeline as another class: its own call defaults, the components that stand in the index."""
+    own = described.pipeline_class.rpartition(".")[2]
+    if class_name.rpartition(".")[2] == own or pipeline_class(class_name) is None:
+        return described
+    index = ModelIndex(class_name.rpartition(".")[2], described.components, described.settings)
+    return describe_index(index, described.model, described.name)
 
 
-def _read_json(path: Path) -> dict[str, JSON]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise DiffoptError(f"not JSON: {error.msg}", where=f"{path}:{error.lineno}") from None
-    # ValueError: bytes that are no UTF-8, or a number of thousands of digits.
-    except (OSError, ValueError, RecursionError) as error:
-        reason = getattr(error, "strerror", None) or type(error).__name__
-        raise DiffoptError(f"cannot be read: {reason}", where=str(path)) from None
-    if not isinstance(data, dict):
-        raise DiffoptError("holds no JSON object", where=str(path))
-    if _deeper_than(data, DEEPEST):
-        raise DiffoptError(f"nested more than {DEEPEST} deep", where=str(path))
-    return data
+def _dotted(class_name: str) -> str:
+    return class_name if "." in class_name else f"diffusers.{class_name}"
 
 
-def _deeper_than(value: JSON, depth: int) -> bool:
-    if not isinstance(value, dict | list):
-        return False
-    children = value.values() if isinstance(value, dict) else value
-    return depth == 0 or any(_deeper_than(child, depth - 1) for child in children)
+def _number(value: object) -> int | float | None:
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-def _image_size(parts: tuple[ComponentDescription, ...]) -> tuple[int, int]:
-    """Return height and width in pixels: the denoiser's sample size times the VAE's scale."""
-    configs = {part.name: part.config for part in parts}
+def _first(call: Mapping[str, object], names: tuple[str, ...]) -> int | float | None:
+    return next((number for key in names if (number := _number(call.get(key))) is not None), None)
+
+
+def _size(known: PipelineClass | None, index: ModelIndex, sized: bool) -> tuple[int | None, int | None]:
+    """Return height and width in pixels: the call's defaults, or the denoiser's sample size times the VAE's scale."""
+    if known is not None:
+        given = (_number(known.call.get("height")), _number(known.call.get("width")))
+        if given[0] is not None and given[1] is not None:
+            return int(given[0]), int(given[1])
+        if "height" not in known.call or "image" in known.call or not sized:
+            return None, None
+    configs = {part.name: part.config for part in index.components}
     denoiser: Mapping[str, JSON] = configs.get("unet") or configs.get("transformer") or {}
     blocks = configs.get("vae", {}).get("block_out_channels")
     scale = 2 ** (len(blocks) - 1) if isinstance(blocks, list) and blocks else 8
@@ -157,5 +206,18 @@ def _image_size(parts: tuple[ComponentDescription, ...]) -> tuple[int, int]:
     if isinstance(sample, list) and len(sample) == 2 and all(isinstance(s, int) for s in sample):
         height, width = (int(s) for s in sample if isinstance(s, int))
         return height * scale, width * scale
-    side = sample if isinstance(sample, int) and not isinstance(sample, bool) else 64
-    return side * scale, side * scale
+    side = sample if isinstance(sample, int) and not isinstance(sample, bool) else _sample_size(known)
+    if side is None:
+        side = 64 if "unet" in configs or known is None else None
+    return (side * scale, side * scale) if side is not None else (None, None)
+
+
+def _sample_size(known: PipelineClass | None) -> int | None:
+    """Return the sample size that a pipeline's source fixes, as `self.default_sample_size = 128`."""
+    root = pipelines_root()
+    if known is None or root is None:
+        return None
+    found = re.search(
+        r"self\.default_sample_size = (\d+)$", (root.parent / known.file).read_text("utf-8"), re.MULTILINE
+    )
+    return int(found[1]) if found else None
