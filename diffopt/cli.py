@@ -83,6 +83,7 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--planner", choices=("rules", "llm", "none"), default="rules", help="who proposes first")
     sub.add_argument("--llm-base-url", metavar="URL", help="OpenAI-compatible endpoint of --planner llm")
     sub.add_argument("--llm-model", metavar="NAME", help="model of --planner llm")
+    sub.add_argument("--no-controls", action="store_true", help="leave out the control arms; torch.compile takes long")
     sub.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
     sub.add_argument("--force", action="store_true", help="replace an artifact, or start a stopped run again")
     sub.add_argument("--seed", type=int, default=0, help="of the search and of the prompts' choice")
@@ -103,6 +104,10 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--passes", default="", metavar="TRACE", help="passes to apply first")
     sub.add_argument("--patch", action="store_true", help="for a script: print the patch of the script instead")
     _add_set(sub)
+
+    from diffopt.doctor.command import add_arguments
+
+    add_arguments(command("doctor", _doctor, "lint scripts that use diffusers; nothing of them is run"))
 
     sub = command("passes", _passes, "show the catalogue, or one pass")
     sub.add_argument("name", nargs="?", metavar="NAME")
@@ -179,6 +184,7 @@ def _compile(options: argparse.Namespace) -> int:
             resume=options.resume,
             force=options.force,
             seed=options.seed,
+            controls=not options.no_controls,
             settings=_settings(options),
             command=options.command_line,
             listen=display,
@@ -264,6 +270,12 @@ def _emit(options: argparse.Namespace) -> int:
 
     sys.stdout.write(script_patch(module, source, engines=Path("engines")))
     return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from diffopt.doctor.command import run
+
+    return run(options)
 
 
 def _passes(options: argparse.Namespace) -> int:

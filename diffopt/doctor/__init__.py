@@ -1,0 +1,1 @@
+"""Lint of diffusers code, on Fixit: one file a rule, nothing is run or imported of what is read."""
