@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_FLAGS ?= --quiet --disable-pip-version-check
 STAMP := $(VENV)/.diffopt-installed
+# One process a core, each with one thread: OpenMP threads of two processes would wait for one another.
+TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: demo test test-quick test-gpu check format lint types layers clean distclean setup train
 
@@ -12,10 +14,10 @@ demo: setup
 	$(BIN)/diffopt run out/shapes --prompt "a large red circle on the left and a small blue square on the right, white background" --seed 1 -o out/shapes.png
 
 test: setup
-	$(BIN)/python -m pytest -q -m "not gpu"
+	$(TESTS) -m "not gpu"
 
 test-quick: setup
-	$(BIN)/python -m pytest -q -m "not gpu and not slow"
+	$(TESTS) -m "not gpu and not slow"
 
 test-gpu: setup
 	$(BIN)/python -m pytest -q -m gpu

@@ -69,6 +69,7 @@ def compile(
     resume: bool = False,
     force: bool = False,
     seed: int = 0,
+    controls: bool = True,
     settings: Mapping[str, str] | None = None,
     command: str = "",
     listen: Listener = silence,
@@ -84,6 +85,7 @@ def compile(
         prompts: file with one prompt a line; half of them are held out.
         passes: measure this one trace instead of searching.
         proposers: makes the sources of candidates; by default the rules.
+        controls: measure the control arms too: fewer steps at equal time, and stock torch.compile.
 
     Returns:
         The artifact, or `None` where no candidate met the goal on held-out prompts (the run's store tells why).
@@ -174,8 +176,10 @@ def compile(
         chosen = choose(finals, constraints)
         measured = chosen.outcome if chosen is not None else None
         control = Judge(evaluator, store, lifted.module, listen, split="search")
-        arms = control_traces(lifted.module, measured.latency.ratio) if isinstance(measured, Measured) else {}
-        controls = [{"name": name, "trace": t, "outcome": control(t, name).to_json()} for name, t in arms.items()]
+        arms = (
+            control_traces(lifted.module, measured.latency.ratio) if controls and isinstance(measured, Measured) else {}
+        )
+        judged = [{"name": name, "trace": t, "outcome": control(t, name).to_json()} for name, t in arms.items()]
         marks.append(time.monotonic())
         trials = engine.trials()
         if chosen is None or chosen.candidate is None or not isinstance(measured, Measured):
@@ -206,7 +210,7 @@ def compile(
         "tier": measured.tier,
         "result": measured.to_json(),
         "levels": [level_json(final) for final in finals],
-        "controls": controls,
+        "controls": judged,
         "trials": [trial_json(trial) for trial in trials],
         "steps": explained(Trace.parse(chosen.candidate.trace)),
         "engines": list(engines_of(measured)),

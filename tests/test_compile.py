@@ -76,6 +76,7 @@ def scripted(tiny_directory: Path, prompts: Path, tmp_path_factory: pytest.TempP
         goal=Goal("traded"),
         passes="reduce-steps{steps=5 solver=own}," + ENGINE,
         prompts=prompts,
+        controls=False,
     )
     assert made is not None
     return script, made
@@ -209,7 +210,17 @@ def test_a_killed_search_goes_on_and_loses_and_repeats_nothing(
     tiny_directory: Path, prompts: Path, tmp_path: Path
 ) -> None:
     command = [sys.executable, "-m", "diffopt", "compile", str(tiny_directory), "-o", "out", "--budget", "3"]
-    command += ["--set", "steps=6", "--set", "guidance=3", "--prompts", str(prompts), "--tier", "traded"]
+    command += [
+        "--set",
+        "steps=6",
+        "--set",
+        "guidance=3",
+        "--prompts",
+        str(prompts),
+        "--tier",
+        "traded",
+        "--no-controls",
+    ]
     store = tmp_path / "out.run" / "store.sqlite"
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL, start_new_session=True)
     deadline = time.monotonic() + 180
