@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from xdsl.dialects.builtin import (
     ArrayAttr,
@@ -19,8 +20,14 @@ from xdsl.dialects.builtin import (
 )
 from xdsl.ir import Attribute, ParametrizedAttribute, TypeAttribute
 from xdsl.irdl import irdl_attr_definition
+from xdsl.parser import AttrParser
+from xdsl.printer import Printer
+from xdsl.utils.exceptions import VerifyException
 
 from diffopt.ir.description import JSON
+
+MEDIA = ("image", "video", "audio", "data")
+"""What a latent stands for, and what is decoded from it."""
 
 
 @irdl_attr_definition
@@ -39,9 +46,30 @@ class EmbeddingType(ParametrizedAttribute, TypeAttribute):
 
 @irdl_attr_definition
 class LatentType(ParametrizedAttribute, TypeAttribute):
-    """A latent image: channels × height × width."""
+    """What is denoised: of an image, channels × height × width; `!diffusion.latent<video>` has frames, audio time."""
 
     name = "diffusion.latent"
+    medium: StringAttr
+
+    def __init__(self, medium: str | StringAttr = "image") -> None:
+        super().__init__(medium if isinstance(medium, StringAttr) else StringAttr(medium))
+
+    def print_parameters(self, printer: Printer) -> None:
+        if self.medium.data != "image":
+            with printer.in_angle_brackets():
+                printer.print_string(self.medium.data)
+
+    @classmethod
+    def parse_parameters(cls, parser: AttrParser) -> Sequence[Attribute]:
+        if parser.parse_optional_punctuation("<") is None:
+            return (StringAttr("image"),)
+        medium = parser.parse_identifier()
+        parser.parse_punctuation(">")
+        return (StringAttr(medium),)
+
+    def verify(self) -> None:
+        if self.medium.data not in MEDIA:
+            raise VerifyException(f"a latent is of {', '.join(MEDIA)}, not of {self.medium.data!r}")
 
 
 @irdl_attr_definition
@@ -60,9 +88,44 @@ class PredictionType(ParametrizedAttribute, TypeAttribute):
 
 @irdl_attr_definition
 class ImageType(ParametrizedAttribute, TypeAttribute):
-    """A decoded image."""
+    """An image, decoded or given."""
 
     name = "diffusion.image"
+
+
+@irdl_attr_definition
+class VideoType(ParametrizedAttribute, TypeAttribute):
+    """Frames, decoded or given."""
+
+    name = "diffusion.video"
+
+
+@irdl_attr_definition
+class AudioType(ParametrizedAttribute, TypeAttribute):
+    """A sound, decoded or given."""
+
+    name = "diffusion.audio"
+
+
+@irdl_attr_definition
+class MaskType(ParametrizedAttribute, TypeAttribute):
+    """Which part of an image is to be painted anew."""
+
+    name = "diffusion.mask"
+
+
+@irdl_attr_definition
+class ResidualsType(ParametrizedAttribute, TypeAttribute):
+    """What a control net adds to the denoiser's features."""
+
+    name = "diffusion.residuals"
+
+
+@irdl_attr_definition
+class DataType(ParametrizedAttribute, TypeAttribute):
+    """Anything else a call is given."""
+
+    name = "diffusion.data"
 
 
 def to_attribute(value: JSON) -> Attribute:

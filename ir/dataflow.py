@@ -1,35 +1,61 @@
-"""What a call computes: encode, noise, denoise, predict, guide, step, decode."""
+"""What a call computes: encode, noise, predict, guide, step, decode."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import ClassVar, Self
 
-from xdsl.dialects.builtin import ArrayAttr, Float64Type, FloatAttr, IntegerAttr, SymbolRefAttr, f64, i64
-from xdsl.ir import Attribute, Block, Region, SSAValue
+from xdsl.dialects.builtin import ArrayAttr, Float64Type, FloatAttr, IntegerAttr, SymbolRefAttr, UnitAttr, f64, i64
+from xdsl.ir import Attribute, SSAValue
 from xdsl.irdl import (
+    AnyOf,
+    BaseAttr,
     IRDLOperation,
     irdl_op_definition,
     operand_def,
     opt_prop_def,
     prop_def,
-    region_def,
     result_def,
     traits_def,
+    var_operand_def,
 )
-from xdsl.parser import Parser
+from xdsl.parser import Parser, UnresolvedOperand
 from xdsl.printer import Printer
-from xdsl.traits import IsTerminator, Pure
-from xdsl.utils.exceptions import VerifyException
+from xdsl.traits import Pure
 
-from diffopt.ir.attributes import EmbeddingType, ImageType, LatentType, PredictionType, TextType, TimestepType
+from diffopt.ir.attributes import (
+    AudioType,
+    DataType,
+    EmbeddingType,
+    ImageType,
+    LatentType,
+    MaskType,
+    PredictionType,
+    ResidualsType,
+    TextType,
+    TimestepType,
+    VideoType,
+)
+
+GIVEN: tuple[type[Attribute], ...] = (ImageType, VideoType, AudioType, MaskType, DataType)
+"""Types of what a call is given or gives back, beside text."""
 
 
-class _CallOp(IRDLOperation):
-    """Shared text form of `%r = diffusion.op @component(%a, %b)`: result and operand types follow from the op."""
+def any_of(*kinds: type[Attribute]) -> AnyOf[Attribute]:
+    """Return a constraint that holds for values of any of these kinds."""
+    return AnyOf(tuple(BaseAttr(kind) for kind in kinds))
 
-    OPERANDS: ClassVar[tuple[Attribute, ...]]
+
+class CallOp(IRDLOperation):
+    """Shared text form of `%r = diffusion.op @component(%a, %b)`: result and operand types follow from the op.
+
+    An operand whose type may vary stands as `None` in `OPERANDS`; with `MORE`, any number of such may follow. A result
+    that is not of the op's own type is said: `: !diffusion.video`.
+    """
+
+    OPERANDS: ClassVar[tuple[Attribute | None, ...]]
     RESULT: ClassVar[Attribute]
+    MORE: ClassVar[bool] = False
 
     def _print_suffix(self, printer: Printer) -> None:
         """Print what stands after the operands."""
@@ -45,31 +71,50 @@ class _CallOp(IRDLOperation):
         with printer.in_parens():
             printer.print_list(self.operands, printer.print_ssa_value)
         self._print_suffix(printer)
+        if self.results[0].type != self.RESULT:
+            printer.print_string(" : ")
+            printer.print_attribute(self.results[0].type)
         printer.print_op_attributes(self.attributes, print_keyword=True)
 
     @classmethod
     def parse(cls, parser: Parser) -> Self:
         symbol = parser.parse_optional_symbol_name()
         position = parser.pos
-        names = parser.parse_comma_separated_list(parser.Delimiter.PAREN, parser.parse_unresolved_operand)
-        operands = parser.resolve_operands(names, cls.OPERANDS, position)
+        given = parser.parse_comma_separated_list(parser.Delimiter.PAREN, parser.parse_unresolved_operand)
+        types = [*cls.OPERANDS, *[None] * (len(given) - len(cls.OPERANDS) if cls.MORE else 0)]
+        if len(given) != len(types):
+            parser.raise_error(f"{cls.name} takes {len(cls.OPERANDS)} operands, not {len(given)}", position)
+        operands = [
+            parser.resolve_operand(operand, kind if kind is not None else _type_of(operand, parser))
+            for operand, kind in zip(given, types, strict=True)
+        ]
         properties: dict[str, Attribute] = {} if symbol is None else {"component": SymbolRefAttr(symbol)}
         op = cls.create(operands=operands, result_types=[cls.RESULT], properties=properties)
         op._parse_suffix(parser)
+        if parser.parse_optional_punctuation(":"):
+            op = cls.create(operands=operands, result_types=[parser.parse_type()], properties=op.properties)
         attributes = parser.parse_optional_attr_dict_with_keyword()
         op.attributes.update(attributes.data if attributes else {})
         return op
 
 
+def _type_of(operand: UnresolvedOperand, parser: Parser) -> Attribute:
+    """Return the type that a value was defined with."""
+    values = parser.ssa_values.get(operand.operand_name, ())
+    if operand.index >= len(values):
+        parser.raise_error(f"%{operand.operand_name} is used before it is defined", operand.span)
+    return values[operand.index].type
+
+
 @irdl_op_definition
-class EncodeOp(_CallOp):
-    """Encode a prompt."""
+class EncodeOp(CallOp):
+    """Encode a prompt, or an image or sound that the call is given, into what conditions the denoiser."""
 
     name = "diffusion.encode"
-    OPERANDS: ClassVar[tuple[Attribute, ...]] = (TextType(),)
+    OPERANDS: ClassVar[tuple[Attribute | None, ...]] = (None,)
     RESULT: ClassVar[Attribute] = EmbeddingType()
     component = prop_def(SymbolRefAttr)
-    text = operand_def(TextType)
+    text = operand_def(any_of(TextType, *GIVEN))
     result = result_def(EmbeddingType)
     traits = traits_def(Pure())
 
@@ -81,48 +126,58 @@ class EncodeOp(_CallOp):
 
 
 @irdl_op_definition
-class NoiseOp(_CallOp):
+class NoiseOp(CallOp):
     """Draw the initial latent."""
 
     name = "diffusion.noise"
-    OPERANDS: ClassVar[tuple[Attribute, ...]] = (i64,)
+    OPERANDS: ClassVar[tuple[Attribute | None, ...]] = (i64,)
     RESULT: ClassVar[Attribute] = LatentType()
     seed = operand_def(i64)
     result = result_def(LatentType)
     traits = traits_def(Pure())
 
-    def __init__(self, seed: SSAValue) -> None:
-        super().__init__(operands=[seed], result_types=[LatentType()])
+    def __init__(self, seed: SSAValue, medium: str = "image") -> None:
+        super().__init__(operands=[seed], result_types=[LatentType(medium)])
         self.result.name_hint = "x0"
 
 
 @irdl_op_definition
-class PredictOp(_CallOp):
-    """Ask the denoiser about a latent.
+class PredictOp(CallOp):
+    """Ask the denoiser about a latent, given embeddings, residuals, masks and latents as conditions.
 
+    With `scale`, the guidance scale is an input of a guidance-distilled network (arXiv 2210.03142).
     With `full at [..]`, only those steps of the schedule run the whole network; the others reuse its deep features,
     computed at the last full step, and run the blocks above `branch` alone (DeepCache, arXiv 2312.00858).
     """
 
     name = "diffusion.predict"
-    OPERANDS: ClassVar[tuple[Attribute, ...]] = (LatentType(), TimestepType(), EmbeddingType())
+    OPERANDS: ClassVar[tuple[Attribute | None, ...]] = (None, TimestepType())
     RESULT: ClassVar[Attribute] = PredictionType()
+    MORE: ClassVar[bool] = True
     component = prop_def(SymbolRefAttr)
+    scale = opt_prop_def(FloatAttr)
     full = opt_prop_def(ArrayAttr[IntegerAttr])
     branch = opt_prop_def(IntegerAttr)
     sample = operand_def(LatentType)
     timestep = operand_def(TimestepType)
-    embedding = operand_def(EmbeddingType)
+    conditions = var_operand_def(any_of(EmbeddingType, LatentType, ResidualsType, *GIVEN))
     result = result_def(PredictionType)
     traits = traits_def(Pure())
 
     def __init__(
-        self, component: str, sample: SSAValue, timestep: SSAValue, embedding: SSAValue, hint: str = "e"
+        self,
+        component: str,
+        sample: SSAValue,
+        timestep: SSAValue,
+        *conditions: SSAValue,
+        hint: str = "e",
+        scale: float | None = None,
     ) -> None:
         super().__init__(
-            operands=[sample, timestep, embedding],
+            operands=[sample, timestep, list(conditions)],
             result_types=[PredictionType()],
-            properties={"component": SymbolRefAttr(component)},
+            properties={"component": SymbolRefAttr(component)}
+            | ({"scale": FloatAttr(scale, f64)} if scale is not None else {}),
         )
         self.result.name_hint = hint
 
@@ -137,11 +192,16 @@ class PredictOp(_CallOp):
         self.properties["branch"] = IntegerAttr(branch, i64)
 
     def _print_suffix(self, printer: Printer) -> None:
+        if self.scale is not None:
+            printer.print_string(" scale ")
+            printer.print_float(self.scale.value.data, Float64Type())
         steps = self.full_steps
         if steps is not None and self.branch is not None:
             printer.print_string(f" full at {list(steps)} branch {self.branch.value.data}")
 
     def _parse_suffix(self, parser: Parser) -> None:
+        if parser.parse_optional_keyword("scale"):
+            self.properties["scale"] = FloatAttr(float(parser.parse_number()), f64)
         if not parser.parse_optional_keyword("full"):
             return
         parser.parse_keyword("at")
@@ -152,18 +212,24 @@ class PredictOp(_CallOp):
 
 @irdl_op_definition
 class GuideOp(IRDLOperation):
-    """Classifier-free guidance: `uncond + scale · (cond - uncond)` (arXiv 2207.12598)."""
+    """Classifier-free guidance: `uncond + scale · (cond - uncond)` (arXiv 2207.12598).
+
+    The two predictions are one call of twice the batch, or, with `in_turn`, two calls.
+    """
 
     name = "diffusion.guide"
+    in_turn = opt_prop_def(UnitAttr)
     scale = prop_def(FloatAttr)
     uncond = operand_def(PredictionType)
     cond = operand_def(PredictionType)
     result = result_def(PredictionType)
     traits = traits_def(Pure())
 
-    def __init__(self, uncond: SSAValue, cond: SSAValue, scale: float) -> None:
+    def __init__(self, uncond: SSAValue, cond: SSAValue, scale: float, *, in_turn: bool = False) -> None:
         super().__init__(
-            operands=[uncond, cond], result_types=[PredictionType()], properties={"scale": FloatAttr(scale, f64)}
+            operands=[uncond, cond],
+            result_types=[PredictionType()],
+            properties={"scale": FloatAttr(scale, f64)} | ({"in_turn": UnitAttr()} if in_turn else {}),
         )
         self.result.name_hint = "e"
 
@@ -172,6 +238,8 @@ class GuideOp(IRDLOperation):
         printer.print_list(self.operands, printer.print_ssa_value)
         printer.print_string(" by ")
         printer.print_float(self.scale.value.data, Float64Type())
+        if self.in_turn is not None:
+            printer.print_string(" in_turn")
         printer.print_op_attributes(self.attributes, print_keyword=True)
 
     @classmethod
@@ -180,18 +248,19 @@ class GuideOp(IRDLOperation):
         parser.parse_punctuation(",")
         cond = parser.parse_operand()
         parser.parse_keyword("by")
-        op = cls(uncond, cond, float(parser.parse_number()))
+        scale = float(parser.parse_number())
+        op = cls(uncond, cond, scale, in_turn=parser.parse_optional_keyword("in_turn") is not None)
         attributes = parser.parse_optional_attr_dict_with_keyword()
         op.attributes.update(attributes.data if attributes else {})
         return op
 
 
 @irdl_op_definition
-class StepOp(_CallOp):
+class StepOp(CallOp):
     """Advance a latent by one step of the scheduler."""
 
     name = "diffusion.step"
-    OPERANDS: ClassVar[tuple[Attribute, ...]] = (LatentType(), TimestepType(), PredictionType())
+    OPERANDS: ClassVar[tuple[Attribute | None, ...]] = (None, TimestepType(), PredictionType())
     RESULT: ClassVar[Attribute] = LatentType()
     component = prop_def(SymbolRefAttr)
     sample = operand_def(LatentType)
@@ -203,146 +272,26 @@ class StepOp(_CallOp):
     def __init__(self, component: str, sample: SSAValue, timestep: SSAValue, prediction: SSAValue) -> None:
         super().__init__(
             operands=[sample, timestep, prediction],
-            result_types=[LatentType()],
+            result_types=[sample.type],
             properties={"component": SymbolRefAttr(component)},
         )
         self.result.name_hint = "n"
 
 
 @irdl_op_definition
-class YieldOp(IRDLOperation):
-    """Hand the latent to the next step."""
-
-    name = "diffusion.yield"
-    latent = operand_def(LatentType)
-    traits = traits_def(IsTerminator())
-
-    assembly_format = "$latent attr-dict"
-
-    def __init__(self, latent: SSAValue) -> None:
-        super().__init__(operands=[latent])
-
-
-@irdl_op_definition
-class DenoiseOp(IRDLOperation):
-    """Steps `start` (inclusive) to `stop` (exclusive) of a scheduler's schedule."""
-
-    name = "diffusion.denoise"
-    component = prop_def(SymbolRefAttr)
-    start = prop_def(IntegerAttr)
-    stop = prop_def(IntegerAttr)
-    initial = operand_def(LatentType)
-    body = region_def("single_block")
-    result = result_def(LatentType)
-    traits = traits_def(Pure())
-
-    def __init__(self, component: str, start: int, stop: int, initial: SSAValue, body: Region) -> None:
-        super().__init__(
-            operands=[initial],
-            result_types=[LatentType()],
-            properties={
-                "component": SymbolRefAttr(component),
-                "start": IntegerAttr(start, i64),
-                "stop": IntegerAttr(stop, i64),
-            },
-            regions=[body],
-        )
-        self.result.name_hint = "x"
-
-    @property
-    def bounds(self) -> tuple[int, int]:
-        """First step and the step after the last."""
-        return self.start.value.data, self.stop.value.data
-
-    def set_bounds(self, start: int, stop: int) -> None:
-        """Move the loop over the schedule."""
-        self.properties["start"], self.properties["stop"] = IntegerAttr(start, i64), IntegerAttr(stop, i64)
-
-    @property
-    def guide(self) -> GuideOp | None:
-        """The guidance in this loop, if any."""
-        return next((op for op in self.body.block.ops if isinstance(op, GuideOp)), None)
-
-    @property
-    def predicts(self) -> tuple[PredictOp, ...]:
-        """The denoiser calls of one step."""
-        return tuple(op for op in self.body.block.ops if isinstance(op, PredictOp))
-
-    def verify_(self) -> None:
-        start, stop = self.bounds
-        if not 0 <= start < stop:
-            raise VerifyException(f"a loop runs over at least one step, not {start} to {stop}")
-        if not isinstance(self.body.block.last_op, YieldOp):
-            raise VerifyException("a denoise loop ends in diffusion.yield")
-
-    def print(self, printer: Printer) -> None:
-        start, stop = self.bounds
-        printer.print_string(" ")
-        printer.print_attribute(self.component)
-        printer.print_string(f" steps {start} to {stop} from ")
-        printer.print_ssa_value(self.initial)
-        printer.print_op_attributes(self.attributes, print_keyword=True)
-        printer.print_string(" ")
-        printer.print_region(self.body)
-
-    @classmethod
-    def parse(cls, parser: Parser) -> Self:
-        component = parser.parse_symbol_name()
-        parser.parse_keyword("steps")
-        start = parser.parse_integer()
-        parser.parse_keyword("to")
-        stop = parser.parse_integer()
-        parser.parse_keyword("from")
-        initial = parser.parse_operand()
-        attributes = parser.parse_optional_attr_dict_with_keyword()
-        op = cls(component.data, start, stop, initial, parser.parse_region())
-        op.attributes.update(attributes.data if attributes else {})
-        return op
-
-
-@irdl_op_definition
-class DecodeOp(_CallOp):
-    """Turn the last latent into an image."""
+class DecodeOp(CallOp):
+    """Turn the last latent into an image, frames or sound."""
 
     name = "diffusion.decode"
-    OPERANDS: ClassVar[tuple[Attribute, ...]] = (LatentType(),)
+    OPERANDS: ClassVar[tuple[Attribute | None, ...]] = (None,)
     RESULT: ClassVar[Attribute] = ImageType()
     component = prop_def(SymbolRefAttr)
-    latent = operand_def(LatentType)
-    result = result_def(ImageType)
+    latent = operand_def(any_of(LatentType, *GIVEN))
+    result = result_def(any_of(*GIVEN))
     traits = traits_def(Pure())
 
-    def __init__(self, component: str, latent: SSAValue) -> None:
+    def __init__(self, component: str, latent: SSAValue, result: Attribute | None = None) -> None:
         super().__init__(
-            operands=[latent], result_types=[ImageType()], properties={"component": SymbolRefAttr(component)}
+            operands=[latent], result_types=[result or ImageType()], properties={"component": SymbolRefAttr(component)}
         )
         self.result.name_hint = "image"
-
-
-def denoise_loop(
-    scheduler: str,
-    denoiser: str,
-    start: int,
-    stop: int,
-    initial: SSAValue,
-    embeddings: Sequence[SSAValue],
-    guidance: float | None,
-) -> DenoiseOp:
-    """Build a loop: guided from (unconditional, conditional) embeddings, or plain from one."""
-    block = Block(arg_types=(LatentType(), TimestepType()))
-    latent, timestep = block.args
-    latent.name_hint, timestep.name_hint = "x", "t"
-    hints = ("eu", "ec") if guidance is not None else ("e",)
-    predicts = [
-        PredictOp(denoiser, latent, timestep, embedding, hint)
-        for embedding, hint in zip(embeddings, hints, strict=True)
-    ]
-    block.add_ops(predicts)
-    prediction: SSAValue = predicts[-1].result
-    if guidance is not None:
-        guide = GuideOp(predicts[0].result, predicts[1].result, guidance)
-        block.add_op(guide)
-        prediction = guide.result
-    step = StepOp(scheduler, latent, timestep, prediction)
-    block.add_ops([step, YieldOp(step.result)])
-    return DenoiseOp(scheduler, start, stop, initial, Region(block))

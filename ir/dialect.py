@@ -11,31 +11,34 @@ from xdsl.dialects.builtin import ModuleOp
 from xdsl.ir import Dialect
 
 from diffopt.ir.attributes import (
+    AudioType,
+    DataType,
     EmbeddingType,
     ImageType,
     LatentType,
+    MaskType,
     PredictionType,
+    ResidualsType,
     TextType,
     TimestepType,
+    VideoType,
     from_attribute,
     to_attribute,
 )
 from diffopt.ir.component import ComponentOp, TransformOp
-from diffopt.ir.dataflow import (
-    DecodeOp,
-    DenoiseOp,
-    EncodeOp,
-    GuideOp,
-    NoiseOp,
-    PredictOp,
-    StepOp,
-    YieldOp,
-    denoise_loop,
-)
+from diffopt.ir.conditioning import AddNoiseOp, BlendOp, CompressOp, ControlOp
+from diffopt.ir.dataflow import DecodeOp, EncodeOp, GuideOp, NoiseOp, PredictOp, StepOp
 from diffopt.ir.description import DENOISERS
+from diffopt.ir.loop import DenoiseOp, YieldOp, denoise_loop
 
 __all__ = [
+    "AddNoiseOp",
+    "AudioType",
+    "BlendOp",
     "ComponentOp",
+    "CompressOp",
+    "ControlOp",
+    "DataType",
     "DecodeOp",
     "DenoiseOp",
     "Diffusion",
@@ -44,28 +47,40 @@ __all__ = [
     "GuideOp",
     "ImageType",
     "LatentType",
+    "MaskType",
     "NoiseOp",
     "PredictOp",
     "PredictionType",
+    "ResidualsType",
     "StepOp",
     "TextType",
     "TimestepType",
     "TransformOp",
+    "VideoType",
     "YieldOp",
     "components",
     "denoise_loop",
     "denoiser_of",
+    "denoisers_of",
     "from_attribute",
     "loops",
+    "only_plain",
     "scheduler_of",
+    "stages",
     "steps_of",
     "to_attribute",
 ]
 
 Diffusion = Dialect(
     "diffusion",
-    [ComponentOp, TransformOp, EncodeOp, NoiseOp, PredictOp, GuideOp, StepOp, YieldOp, DenoiseOp, DecodeOp],
-    [TextType, EmbeddingType, LatentType, TimestepType, PredictionType, ImageType],
+    [
+        *(ComponentOp, TransformOp, EncodeOp, NoiseOp, PredictOp, GuideOp, StepOp, YieldOp, DenoiseOp, DecodeOp),
+        *(CompressOp, AddNoiseOp, ControlOp, BlendOp),
+    ],
+    [
+        *(TextType, EmbeddingType, LatentType, TimestepType, PredictionType, ImageType),
+        *(VideoType, AudioType, MaskType, ResidualsType, DataType),
+    ],
 )
 
 
@@ -92,11 +107,59 @@ def denoiser_of(module: ModuleOp) -> ComponentOp:
     return named[next(name for name in DENOISERS if name in named)]
 
 
+def denoisers_of(module: ModuleOp) -> tuple[ComponentOp, ...]:
+    """Return every component that the loops ask for predictions, in the order they are asked."""
+    named = components(module)
+    asked = [predict.component.root_reference.data for loop in loops(module) for predict in loop.predicts]
+    return tuple(named[name] for name in dict.fromkeys(asked) if name in named)
+
+
+def stages(module: ModuleOp) -> tuple[tuple[DenoiseOp, ...], ...]:
+    """Return the loops by stage: a loop that does not start from the one before it opens a new one."""
+    found: list[list[DenoiseOp]] = []
+    for loop in loops(module):
+        if found and loop.initial is found[-1][-1].result:
+            found[-1].append(loop)
+        else:
+            found.append([loop])
+    return tuple(map(tuple, found))
+
+
+def only_plain(module: ModuleOp) -> str:
+    """Return why a module is more than one loop over a whole schedule; empty for one that is not.
+
+    Passes that count a denoiser's calls or split its loop are made for the plain kind: each step of one schedule asks
+    one denoiser about an image latent, given embeddings, guided in one batch.
+    """
+    found = loops(module)
+    if len(stages(module)) > 1:
+        return "the call has several stages"
+    if any(loop.side is not None for loop in found):
+        return "the loops divide the schedule between experts"
+    if found and found[0].bounds[0] != 0:
+        return f"the call starts at step {found[0].bounds[0]} of the schedule"
+    if steps_of(module) != scheduler_of(module).values.get("steps"):
+        return "the call ends before its schedule does"
+    if any(loop.guide is not None and loop.guide.in_turn is not None for loop in found):
+        return "guidance asks the denoiser twice in turn"
+    if any(isinstance(op, ControlOp | BlendOp) for op in module.walk()):
+        return "the loop asks more than the denoiser"
+    for predict in (predict for loop in found for predict in loop.predicts):
+        if predict.scale is not None:
+            return "guidance is distilled into the denoiser"
+        if predict.sample.type != LatentType():
+            return "the latent is not of an image"
+        if any(not isinstance(value.type, EmbeddingType) for value in predict.conditions):
+            return "the denoiser is given more than embeddings"
+    extra = components(module)["pipeline"].values.get("extra_guidance")
+    return f"guidance has more terms: {', '.join(map(str, extra))}" if isinstance(extra, list) else ""
+
+
 def scheduler_of(module: ModuleOp) -> ComponentOp:
-    """Return the scheduler component of the first loop."""
-    return components(module)[loops(module)[0].component.root_reference.data]
+    """Return the scheduler component of the last loop, which makes what is decoded."""
+    return components(module)[loops(module)[-1].component.root_reference.data]
 
 
 def steps_of(module: ModuleOp) -> int:
-    """Return the number of denoising steps."""
+    """Return the step at which the last loop ends: the number of steps, unless the call ends early."""
     return loops(module)[-1].bounds[1]

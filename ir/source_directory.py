@@ -10,10 +10,19 @@ from pathlib import Path
 
 from diffopt.ir.description import JSON, ComponentDescription, PipelineDescription, Unknown
 from diffopt.ir.errors import DiffoptError
-from diffopt.ir.model_index import CONFIG_FILES as CONFIG_FILES
-from diffopt.ir.model_index import ModelIndex, read_index
+from diffopt.ir.model_index import CONFIG_FILES, ModelIndex, read_index
 from diffopt.ir.pipeline_classes import PipelineClass, pipeline_class
 from diffopt.ir.pipeline_sources import pipelines_root
+
+__all__ = [
+    "CONFIG_FILES",
+    "call_defaults",
+    "describe_directory",
+    "describe_hub",
+    "describe_index",
+    "describe_model",
+    "with_call",
+]
 
 STEPS = ("num_inference_steps", "steps", "decoder_num_inference_steps", "prior_num_inference_steps")
 GUIDANCE = ("guidance_scale", "true_cfg_scale", "decoder_guidance_scale", "prior_guidance_scale")

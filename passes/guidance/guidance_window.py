@@ -70,7 +70,7 @@ class GuidanceWindow(DiffusionPass):
         # The operand of `guide` that is scaled up is the conditional one, by the op's definition.
         conditional = next(p for p in loop.predicts if p.result is guide.cond)
         scheduler, denoiser = (s.component.root_reference.data for s in (loop, conditional))
-        tail = denoise_loop(scheduler, denoiser, cut, steps, loop.result, (conditional.embedding,), None)
+        tail = denoise_loop(scheduler, denoiser, cut, steps, loop.result, (tuple(conditional.conditions),), None)
         if conditional.full_steps is not None and conditional.branch is not None:
             tail.predicts[0].set_full_steps(conditional.full_steps, conditional.branch.value.data)
         tail.attributes["origin"] = to_attribute(self.name)
