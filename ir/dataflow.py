@@ -182,6 +182,11 @@ class PredictOp(CallOp):
         self.result.name_hint = hint
 
     @property
+    def embedding(self) -> SSAValue:
+        """The first condition: what the first encoder made of the prompt."""
+        return self.conditions[0]
+
+    @property
     def full_steps(self) -> tuple[int, ...] | None:
         """Indices of the steps that run in full; `None` where all do."""
         return None if self.full is None else tuple(i.value.data for i in self.full.data)

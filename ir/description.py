@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import keyword
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -11,7 +11,6 @@ from diffopt.ir.errors import DiffoptError
 
 if TYPE_CHECKING:
     from xdsl.dialects.builtin import ModuleOp
-    from xdsl.ir import SSAValue
 
 JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
 
@@ -54,11 +53,16 @@ class Unknown:
 
 @dataclass(frozen=True)
 class ComponentDescription:
-    """One part of a pipeline, by its name in `model_index.json`."""
+    """One part of a pipeline, by its name in `model_index.json`.
+
+    Args:
+        model: directory or hub id it is loaded from, where that is not the pipeline's own.
+    """
 
     name: str
     class_name: str
     config: Mapping[str, JSON]
+    model: str = ""
 
 
 @dataclass(frozen=True)
@@ -156,14 +160,10 @@ def build_module(description: PipelineDescription) -> ModuleOp:
     """Write a description as a module at stage LIFTED.
 
     Raises:
-        DiffoptError: an unknown value is left, the pipeline has no denoiser, scheduler, text encoder or VAE, or a
-            name or number is not what it should be.
+        DiffoptError: an unknown value is left, the pipeline has no denoiser, scheduler, text encoder or VAE where its
+            class needs one, or a name or number is not what it should be.
     """
-    from xdsl.dialects.builtin import FunctionType, ModuleOp, StringAttr, i64
-    from xdsl.dialects.func import FuncOp, ReturnOp
-    from xdsl.ir import Block, Region
-
-    from diffopt.ir import dialect as d
+    from diffopt.ir.structure import build
 
     if description.unknowns:
         first = description.unknowns[0]
@@ -173,49 +173,23 @@ def build_module(description: PipelineDescription) -> ModuleOp:
             hint=f"give it with --set {first.name}=VALUE",
         )
     _check(description)
-    denoiser = _one_of(description, DENOISERS, "denoiser")
-    scheduler = _one_of(description, ("scheduler",), "scheduler")
-    encoder = _one_of(description, ("text_encoder",), "text encoder")
-    vae = _one_of(description, ("vae",), "VAE")
+    return build(description)
 
-    call: dict[str, JSON] = {
-        "model": description.model,
-        "height": description.height,
-        "width": description.width,
-        "batch": description.batch,
-        "dtype": description.dtype,
-        "negative_prompt": description.negative_prompt,
-    }
-    parts: list[d.ComponentOp] = [d.ComponentOp("pipeline", description.pipeline_class, call)]
-    for part in description.components:
-        config: JSON = {k: v for k, v in part.config.items() if v is not None and not k.startswith("_")}
-        attributes: dict[str, JSON] = {"config": config} if config else {}
-        if part.name == scheduler:
-            attributes = {"steps": description.steps, **attributes}
-        parts.append(d.ComponentOp(part.name, part.class_name, attributes))
 
-    body = Block(arg_types=(d.TextType(), d.TextType(), i64))
-    prompt, negative, seed = body.args
-    for value, hint in ((prompt, "prompt"), (negative, "negative"), (seed, "seed")):
-        value.name_hint = hint
-    guided = description.guidance > 1.0
-    cond = d.EncodeOp(encoder, prompt, "c")
-    uncond = d.EncodeOp(encoder, negative, "u")
-    noise = d.NoiseOp(seed)
-    embeddings: tuple[SSAValue, ...] = (uncond.result, cond.result) if guided else (cond.result,)
-    loop = d.denoise_loop(
-        scheduler, denoiser, 0, description.steps, noise.result, embeddings, description.guidance if guided else None
-    )
-    image = d.DecodeOp(vae, loop.result)
-    body.add_ops([cond, *([uncond] if guided else []), noise, loop, image, ReturnOp(image.result)])
-    generate = FuncOp("generate", FunctionType.from_lists([a.type for a in body.args], [d.ImageType()]), Region(body))
+def build_chain(descriptions: Sequence[PipelineDescription]) -> ModuleOp:
+    """Write several pipelines of one script as a module of one nested module each, in the order of their calls.
 
-    module = ModuleOp([*parts, generate], sym_name=StringAttr(_symbol(description.name)))
-    if description.source:
-        module.attributes["source"] = d.to_attribute(description.source)
-    if description.spans:
-        module.attributes["spans"] = d.to_attribute({name: str(span) for name, span in description.spans.items()})
-    return module
+    Raises:
+        DiffoptError: as `build_module` does, or two pipelines share a name.
+    """
+    from xdsl.dialects.builtin import ModuleOp, StringAttr
+
+    names = [description.name for description in descriptions]
+    for name in names:
+        if names.count(name) > 1:
+            raise DiffoptError(f"two pipelines are named {name!r}", where=descriptions[0].source)
+    source = symbol(descriptions[0].name if descriptions else "empty")
+    return ModuleOp([build_module(d) for d in descriptions], sym_name=StringAttr(f"{source}_chain"))
 
 
 def spans_of(module: ModuleOp) -> dict[str, Span]:
@@ -251,17 +225,7 @@ def is_name(text: str) -> bool:
     return text.isascii() and text.isidentifier() and not keyword.iskeyword(text)
 
 
-def _one_of(description: PipelineDescription, names: tuple[str, ...], what: str) -> str:
-    for name in names:
-        if description.component(name) is not None:
-            return name
-    raise DiffoptError(
-        f"{description.pipeline_class} has no {what} among its components",
-        where=description.source or description.model,
-        hint="only text-to-image pipelines with a text encoder, denoiser, scheduler and VAE are lifted so far",
-    )
-
-
-def _symbol(name: str) -> str:
+def symbol(name: str) -> str:
+    """Return a name that a module may have."""
     cleaned = "".join(c if (c.isascii() and c.isalnum()) or c == "_" else "_" for c in name)
     return cleaned if cleaned and not cleaned[0].isdigit() else f"pipeline_{cleaned}"

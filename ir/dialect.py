@@ -156,8 +156,8 @@ def only_plain(module: ModuleOp) -> str:
 
 
 def scheduler_of(module: ModuleOp) -> ComponentOp:
-    """Return the scheduler component of the last loop, which makes what is decoded."""
-    return components(module)[loops(module)[-1].component.root_reference.data]
+    """Return the scheduler component of the last stage, which makes what is decoded."""
+    return components(module)[stages(module)[-1][0].component.root_reference.data]
 
 
 def steps_of(module: ModuleOp) -> int:
