@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import libcst as cst
 
+from diffopt.ir.pipeline_classes import pipeline_class as known_class
 from diffopt.ir.script_kinds import Missing
 from diffopt.ir.script_names import bindings, signature
 from diffopt.ir.script_parameters import callers
-from diffopt.ir.script_signature import call_parameters
 from diffopt.ir.script_values import Values
 
 
@@ -24,12 +24,22 @@ class Argument:
 
 def argument(values: Values, call: cst.Call, name: str, pipeline_class: str = "") -> Argument | Missing | None:
     """Return what a call gives for a parameter; `None` where it gives nothing."""
+    inner = values.partial_of(call)
+    found = _argument(values, call, name, pipeline_class, 0)
+    if found is None and inner is not None:
+        bound = _argument(values, inner, name, pipeline_class, 1)
+        return replace(bound, direct=False) if isinstance(bound, Argument) else bound
+    return found
+
+
+def _argument(values: Values, call: cst.Call, name: str, pipeline_class: str, skip: int) -> Argument | Missing | None:
     for arg in call.args:
         if arg.keyword is not None and arg.keyword.value == name:
             return Argument(arg.value, direct=True)
-    positional = [arg for arg in call.args if arg.keyword is None and arg.star != "**"]
-    if len(positional) > 1 and pipeline_class:
-        order = list(call_parameters(pipeline_class))
+    positional = [arg for arg in call.args if arg.keyword is None and arg.star != "**"][skip:]
+    if positional and pipeline_class:
+        owner = known_class(pipeline_class)
+        order = list(owner.call) if owner is not None else []
         position = order.index(name) if name in order else len(positional)
         starred = next((i for i, arg in enumerate(positional) if arg.star), len(positional))
         if position < starred:
@@ -40,7 +50,7 @@ def argument(values: Values, call: cst.Call, name: str, pipeline_class: str = ""
         if arg.star == "**":
             found = entry(values, arg.value, name)
             if found is not None:
-                return found if isinstance(found, Missing) else Argument(found, direct=False)
+                return Missing(found.reason, arg) if isinstance(found, Missing) else Argument(found, direct=False)
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import os.path
 from collections.abc import Callable
@@ -24,6 +25,14 @@ def _text(value: object) -> str:
 
 def _fields(**values: object) -> dict[str, object]:
     return values
+
+
+def _file_of_hub(repo_id: str, filename: str, **_: object) -> str:
+    return f"{repo_id}/{filename}"
+
+
+def _hub(repo_id: str, **_: object) -> str:
+    return repo_id
 
 
 FUNCTIONS: dict[str, Apply] = {
@@ -56,6 +65,11 @@ FUNCTIONS: dict[str, Apply] = {
     "types.SimpleNamespace": _fields,
     "types.MappingProxyType": _same,
     "torch.device": _text,
+    "huggingface_hub.hf_hub_download": _file_of_hub,
+    "huggingface_hub.snapshot_download": _hub,
+    "math.sqrt": math.sqrt,
+    "math.ceil": math.ceil,
+    "math.floor": math.floor,
     "typing.cast": lambda kind, value: value,
 }
 """What a dotted name computes."""
@@ -86,3 +100,16 @@ UNARY: dict[type, Apply] = {
     cst.Plus: operator.pos,
     cst.Not: operator.not_,
 }
+COMPARISONS: dict[type, Apply] = {
+    cst.Equal: operator.eq,
+    cst.NotEqual: operator.ne,
+    cst.LessThan: operator.lt,
+    cst.LessThanEqual: operator.le,
+    cst.GreaterThan: operator.gt,
+    cst.GreaterThanEqual: operator.ge,
+    cst.Is: operator.is_,
+    cst.IsNot: operator.is_not,
+    cst.In: lambda one, many: one in many,
+    cst.NotIn: lambda one, many: one not in many,
+}
+"""What an operator computes."""

@@ -42,8 +42,7 @@ def choose(pipelines: Pipelines, name: str = "") -> Choice:
             hint="diffopt looks for a pipeline class of diffusers and `from_pretrained`",
         )
     groups = _groups(pipelines)
-    called = [group for group in groups if group.calls]
-    candidates = called or groups
+    candidates = pipelines_called(pipelines)
     if name:
         candidates = [g for g in groups if any(name in site.names for site in g.sites)]
         candidates = [g for g in candidates if g.calls] or candidates
@@ -53,9 +52,27 @@ def choose(pipelines: Pipelines, name: str = "") -> Choice:
         raise DiffoptError(
             f"several pipelines: {_list(candidates)}",
             where=script.where(candidates[1].sites[0].call),
-            hint=f"choose one with --set pipeline={_labels(candidates)[0]}",
+            hint=f"choose one with --set pipeline={labels(candidates)[0]}",
         )
     return candidates[0]
+
+
+def pipelines_called(pipelines: Pipelines) -> list[Choice]:
+    """Return the pipelines that are called, in the order of their first calls; where none is, all that are built.
+
+    Raises:
+        DiffoptError: the script builds no pipeline.
+    """
+    if not pipelines.sites:
+        raise DiffoptError(
+            "no diffusers pipeline is built in this script",
+            where=f"{pipelines.script.path}:1",
+            hint="diffopt looks for a pipeline class of diffusers and `from_pretrained`",
+        )
+    groups = _groups(pipelines)
+    called = [group for group in groups if group.calls]
+    start = pipelines.script.start
+    return sorted(called, key=lambda group: start(group.calls[0])) if called else groups
 
 
 def _groups(pipelines: Pipelines) -> list[Choice]:
@@ -74,7 +91,7 @@ def _groups(pipelines: Pipelines) -> list[Choice]:
     return sorted(result, key=lambda choice: order.index(choice.sites[0]))
 
 
-def _labels(groups: Iterable[Choice]) -> list[str]:
+def labels(groups: Iterable[Choice]) -> list[str]:
     """Return a name for each that no other has."""
     groups = list(groups)
     labels = []
@@ -88,5 +105,5 @@ def _list(groups: list[Choice]) -> str:
     lines = [group.sites[0].names[-1] for group in groups]
     return ", ".join(
         f"`{label}` (line {line})" if label != line else f"line {line}"
-        for label, line in zip(_labels(groups), lines, strict=True)
+        for label, line in zip(labels(groups), lines, strict=True)
     )

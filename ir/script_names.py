@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import libcst as cst
 
-from diffopt.ir.script_scopes import Assigned, is_builtin
-from diffopt.ir.script_text import Script
+from diffopt.ir.script_scopes import Assigned, absolute, dotted, is_builtin
+from diffopt.ir.script_text import Part, Script
 
 Function = cst.FunctionDef | cst.Lambda
 BLOCKS = (cst.IndentedBlock, cst.SimpleStatementSuite, cst.Module)
@@ -35,8 +35,55 @@ def bindings(script: Script, name: cst.Name) -> list[Binding]:
     """Return what a name may stand for where it is read; empty when it is bound nowhere."""
     found = script.scope(name).find(name.value)
     if not found:
-        return [Binding(name, qualified=f"builtins.{name.value}")] if is_builtin(name.value) else []
-    return [_binding(script, a) for a in list(_reaching(script, name, found)) or found]
+        starred = _starred(script, name)
+        if starred or not is_builtin(name.value):
+            return starred
+        return [Binding(name, qualified=f"builtins.{name.value}")]
+    made = [_binding(script, a) for a in list(_reaching(script, name, found)) or found]
+    return [inner for binding in made for inner in _followed(script, binding)]
+
+
+def attribute_bindings(script: Script, node: cst.Attribute) -> list[Binding]:
+    """Return what `module.name` may stand for, where the module is a file of the project."""
+    if not script.modules:
+        return []
+    root: cst.BaseExpression = node
+    while isinstance(root, cst.Attribute):
+        root = root.value
+    if not isinstance(root, cst.Name):
+        return []
+    rest = dotted(node).partition(".")[2]
+    modules = [b for b in bindings(script, root) if b.qualified]
+    return [inner for b in modules for inner in exported(script, script.part(b.node), f"{b.qualified}.{rest}")]
+
+
+def exported(script: Script, part: Part, qualified: str, depth: int = 0) -> list[Binding]:
+    """Return what an imported name stands for, where it comes from a file of the project."""
+    module, _, name = absolute(qualified, part.package).rpartition(".")
+    other = script.modules.get(module)
+    if other is None or depth > 8:
+        return []
+    found = [_binding(script, a) for a in other.scopes.module.names.get(name, ())]
+    return [inner for binding in found for inner in _followed(script, binding, depth + 1)]
+
+
+def _followed(script: Script, binding: Binding, depth: int = 0) -> list[Binding]:
+    """Follow an import into the file of the project that it names."""
+    if not binding.qualified or not script.modules:
+        return [binding]
+    return exported(script, script.part(binding.node), binding.qualified, depth) or [binding]
+
+
+def _starred(script: Script, name: cst.Name) -> list[Binding]:
+    """Return what a name stands for that comes from `from module import *`."""
+    part = script.part(name)
+    for node in script.all(cst.ImportFrom) if script.modules else ():
+        if isinstance(node.names, cst.ImportStar) and script.part(node) is part:
+            module = "." * len(node.relative) + (dotted(node.module) if node.module is not None else "")
+            found = exported(script, part, f"{module}.{name.value}" if node.module is not None else module + name.value)
+            if found:
+                return found
+    return []
 
 
 def _reaching(script: Script, use: cst.Name, found: Sequence[Assigned]) -> Iterator[Assigned]:

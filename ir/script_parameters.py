@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import libcst as cst
 
 from diffopt.ir.script_kinds import CommandLine, Instance, Known, LocalClass, LocalFunction, Missing, Value
-from diffopt.ir.script_names import Function, bindings, method_class, signature
+from diffopt.ir.script_names import Binding, Function, attribute_bindings, bindings, method_class, signature
 
 if TYPE_CHECKING:
     from diffopt.ir.script_values import Values
@@ -69,18 +69,35 @@ def callers(values: Values, function: Function) -> Iterator[cst.Call]:
     owner = method_class(values.script, function)
     if owner is not None and function.name.value == "__init__":
         for call in values.calls_by_name.get(owner.name.value, ()):
-            if isinstance(call.func, cst.Name) and _names(values, call.func, owner):
+            if isinstance(call.func, cst.Name | cst.Attribute) and _names(values, call.func, owner):
                 yield call
         return
     for call in values.calls_by_name.get(function.name.value, ()):
         if (owner is not None and isinstance(call.func, cst.Attribute)) or (
-            owner is None and isinstance(call.func, cst.Name) and _names(values, call.func, function)
+            owner is None and isinstance(call.func, cst.Name | cst.Attribute) and _names(values, call.func, function)
         ):
             yield call
 
 
-def _names(values: Values, name: cst.Name, definition: cst.CSTNode) -> bool:
-    return any(binding.node is definition for binding in bindings(values.script, name))
+def _names(values: Values, name: cst.Name | cst.Attribute, definition: cst.CSTNode) -> bool:
+    return any(binding.node is definition for binding in meant(values, name))
+
+
+def meant(values: Values, name: cst.BaseExpression) -> list[Binding]:
+    """Return what a name, or a name in a module of the project, may stand for."""
+    if isinstance(name, cst.Name):
+        return bindings(values.script, name)
+    return attribute_bindings(values.script, name) if isinstance(name, cst.Attribute) else []
+
+
+def handed(values: Values, node: cst.Param) -> list[cst.BaseExpression]:
+    """Return what callers in the script give for a parameter, its default where they give nothing."""
+    function = values.script.enclosing(node, cst.FunctionDef)
+    if function is None:
+        return []
+    found = [_argument(call, function, node.name.value) for call in callers(values, function)]
+    given = [node.default if value is node else value for value in found]
+    return list(dict.fromkeys(value for value in given if isinstance(value, cst.BaseExpression)))
 
 
 def _argument(call: cst.Call, function: Function, name: str) -> cst.CSTNode | None:

@@ -9,12 +9,13 @@ from functools import cached_property
 import libcst as cst
 
 from diffopt.ir.script_kinds import Instance, Known, LocalClass
-from diffopt.ir.script_names import bindings, method_class
-from diffopt.ir.script_parameters import callers, returns
+from diffopt.ir.script_names import attribute_bindings, bindings, method_class
+from diffopt.ir.script_parameters import callers, meant, returns
 from diffopt.ir.script_text import Script
 from diffopt.ir.script_values import Values
 
 LOADERS = ("from_pretrained", "from_single_file", "from_pipe")
+WRAPPERS = ("functools.partial", "copy.copy", "copy.deepcopy", "torch.compile")
 FLUENT = ("to", "half", "float", "cpu", "cuda", "eval", "copy", "prepare", "deepcopy")
 """Calls whose result is the pipeline they are called on or given."""
 
@@ -100,16 +101,20 @@ class Pipelines:
                 yield self.of(node.value)
 
     def _call_sources(self, node: cst.Call) -> Iterator[frozenset[Site]]:
+        if node.args and self.values.symbol(node.func) in WRAPPERS:
+            yield self.of(node.args[0].value)
+            return
         if isinstance(node.func, cst.Attribute) and node.func.attr.value in FLUENT:
             yield self.of(node.func.value)
             yield from (self.of(arg.value) for arg in node.args[:1])
             return
-        if isinstance(node.func, cst.Attribute):
+        local = meant(self.values, node.func)
+        if isinstance(node.func, cst.Attribute) and not local:
             for function in self.methods.get(node.func.attr.value, ()):
                 yield from (self.of(r.value) for r in returns(self.values, function) if r.value is not None)
             return
-        if isinstance(node.func, cst.Name):
-            for binding in bindings(self.script, node.func):
+        if local:
+            for binding in local:
                 if isinstance(binding.node, cst.FunctionDef):
                     values = (r.value for r in returns(self.values, binding.node) if r.value is not None)
                     yield from (self.of(value) for value in values)
@@ -124,8 +129,8 @@ class Pipelines:
         elif isinstance(node, cst.Tuple | cst.List) and steps:
             if steps[0] < len(node.elements):
                 yield from self._bound(node.elements[steps[0]].value, steps[1:], False)
-        elif isinstance(node, cst.Call) and steps and isinstance(node.func, cst.Name):
-            for binding in bindings(self.script, node.func):
+        elif isinstance(node, cst.Call) and steps:
+            for binding in meant(self.values, node.func):
                 if isinstance(binding.node, cst.FunctionDef):
                     for statement in returns(self.values, binding.node):
                         if isinstance(statement.value, cst.Tuple):
@@ -151,6 +156,8 @@ class Pipelines:
 
     def _attribute_sources(self, node: cst.Attribute) -> Iterator[frozenset[Site]]:
         name = node.attr.value
+        for binding in attribute_bindings(self.script, node):
+            yield from self._bound(binding.node, binding.steps, binding.each)
         root = self.script.code(node.value)
         for place, value in self.values.attribute_targets.get(name, ()):
             if self.script.code(place.value) == root or self._is_self(place.value):
@@ -209,8 +216,11 @@ class Pipelines:
     def _site(self, call: cst.Call) -> Site | None:
         loader = ""
         made: cst.BaseExpression = call.func
-        if isinstance(call.func, cst.Attribute) and call.func.attr.value in LOADERS:
-            loader, made = call.func.attr.value, call.func.value
+        inner = self.values.partial_of(call)
+        if inner is not None:
+            made = inner.args[0].value
+        if isinstance(made, cst.Attribute) and made.attr.value in LOADERS:
+            loader, made = made.attr.value, made.value
         pipeline_class = self._pipeline_class(made)
         if not pipeline_class:
             return None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import libcst as cst
 
+from diffopt.ir.pipeline_classes import pipeline_class as known_class
 from diffopt.ir.script_arguments import Argument, argument
 from diffopt.ir.script_choice import Choice
 from diffopt.ir.script_insertion import outer_range
@@ -14,7 +15,6 @@ from diffopt.ir.script_kinds import CommandLine, Known
 from diffopt.ir.script_lines import Edit, Lines
 from diffopt.ir.script_pipelines import Pipelines
 from diffopt.ir.script_scopes import Assigned
-from diffopt.ir.script_signature import call_parameters
 from diffopt.ir.script_text import Script
 
 WRITTEN = (cst.Integer, cst.Float, cst.UnaryOperation, cst.BinaryOperation)
@@ -100,8 +100,8 @@ def _reads(script: Script, assigned: Assigned) -> Iterator[cst.Name]:
 def _added(pipelines: Pipelines, lines: Lines, call: cst.Call, item: Wanted, pipeline_class: str) -> list[Edit] | None:
     """Return the edits that add an argument; `None` where the call can take none."""
     script = pipelines.script
-    default = call_parameters(pipeline_class).get(item.keyword)
-    if default == item.value:
+    owner = known_class(pipeline_class)
+    if owner is not None and owner.call.get(item.keyword) == item.value:
         return []
     if len(call.args) == 1 and isinstance(call.args[0].value, cst.GeneratorExp) and not call.args[0].value.lpar:
         return None

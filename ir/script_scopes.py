@@ -187,6 +187,16 @@ def dotted(node: cst.BaseExpression) -> str:
     return ""
 
 
+def absolute(name: str, package: str) -> str:
+    """Return a dotted name with leading dots as seen from a package."""
+    level = len(name) - len(name.lstrip("."))
+    if level == 0:
+        return name
+    holder = package.split(".") if package else []
+    holder = holder[: len(holder) - (level - 1)] if level > 1 else holder
+    return ".".join([*holder, *filter(None, name[level:].split("."))])
+
+
 def is_builtin(name: str) -> bool:
     """Say whether a name is one of Python's own."""
     return hasattr(builtins, name)

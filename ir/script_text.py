@@ -35,6 +35,7 @@ class Part:
         path: of the file, as messages show it.
         base: offset of its first character in the whole text.
         name: the module's dotted name where other files import it; empty for the script itself.
+        package: dotted name of the package it stands in, which relative imports start from.
         label: of a line of this part, as (file, line) for a message; notebooks count lines within cells.
     """
 
@@ -45,6 +46,7 @@ class Part:
     scopes: Scopes
     line_starts: tuple[int, ...]
     name: str = ""
+    package: str = ""
     label: Callable[[int], tuple[str, int]] | None = None
 
 
@@ -72,8 +74,8 @@ class Script:
 
     @cached_property
     def text(self) -> str:
-        """The text of all parts, without byte order marks, line ends as they are."""
-        return "".join(part.text for part in self.parts)
+        """The text of all parts, a line end between them, without byte order marks, line ends as they are."""
+        return "\n".join(part.text for part in self.parts)
 
     @property
     def module(self) -> cst.Module:
@@ -100,6 +102,11 @@ class Script:
             return self.parts[0]
         start = self.ranges[node][0]
         return next(part for part in reversed(self.parts) if part.base <= start)
+
+    @cached_property
+    def modules(self) -> Mapping[str, Part]:
+        """The imported files by their dotted names."""
+        return {part.name: part for part in self.parts if part.name}
 
     def scope(self, node: cst.CSTNode) -> Scope:
         """Return the scope in which a node's names are looked up."""
@@ -217,7 +224,7 @@ def join(found: Sequence[tuple[Part, Places]]) -> Script:
         nodes += places.nodes
         parents.update(places.parents)
         ranges.update((node, (offsets[start], offsets[end])) for node, (start, end) in places.ranges.items())
-        base += len(part.text)
+        base += len(part.text) + 1
     return Script(tuple(parts), tuple(nodes), parents, ranges, _index(nodes))
 
 

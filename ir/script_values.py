@@ -9,10 +9,11 @@ from pathlib import Path, PurePath
 
 import libcst as cst
 
-from diffopt.ir.script_builtins import BINARY, PATH_ATTRIBUTES, UNARY
+from diffopt.ir.script_builtins import BINARY, COMPARISONS, PATH_ATTRIBUTES, UNARY
 from diffopt.ir.script_calls import call_value
 from diffopt.ir.script_kinds import CommandLine, Instance, Known, LocalClass, LocalFunction, Missing, Symbol, Value
-from diffopt.ir.script_names import Binding, bindings, self_class
+from diffopt.ir.script_library import is_exported
+from diffopt.ir.script_names import Binding, attribute_bindings, bindings, self_class
 from diffopt.ir.script_parameters import class_attribute, command_line_option, parameter
 from diffopt.ir.script_text import Script
 
@@ -84,6 +85,8 @@ class Values:
                 return self.combine([node.expression], node, lambda v: unary(v[0])) if unary else self.runtime(node)
             case cst.BinaryOperation():
                 return self._binary(node)
+            case cst.Comparison():
+                return self._comparison(node)
             case cst.BooleanOperation():
                 left = self.of(node.left)
                 if isinstance(left, Missing):
@@ -124,6 +127,28 @@ class Values:
                 return value
             parts.append(value.value)
         return Known(make(parts), whole)
+
+    def partial_of(self, call: cst.Call) -> cst.Call | None:
+        """Return the `functools.partial(...)` that made the function a call goes to."""
+        made = [b.node for b in bindings(self.script, call.func)] if isinstance(call.func, cst.Name) else []
+        inner = made[0] if len(made) == 1 else None
+        if isinstance(inner, cst.Call) and inner.args and self.symbol(inner.func) == "functools.partial":
+            return inner
+        return None
+
+    def _comparison(self, node: cst.Comparison) -> Value:
+        if len(node.comparisons) != 1:
+            return self.runtime(node)
+        compare = COMPARISONS.get(type(node.comparisons[0].operator))
+        if compare is None:
+            return self.runtime(node)
+
+        def checked(parts: list[object]) -> object:
+            if any(isinstance(part, Symbol | Instance | LocalClass | LocalFunction) for part in parts):
+                raise TypeError("only plain values are compared")
+            return compare(*parts)
+
+        return self.combine([node.left, node.comparisons[0].comparator], node, checked)
 
     def _binary(self, node: cst.BinaryOperation) -> Value:
         combine = BINARY.get(type(node.operator))
@@ -186,7 +211,7 @@ class Values:
         if node.value in ("True", "False", "None"):
             return Known({"True": True, "False": False, "None": None}[node.value], node)
         if node.value == "__file__":
-            return Known(str(Path(self.script.path).absolute()), node)
+            return Known(str(Path(self.script.part(node).path).absolute()), node)
         found = bindings(self.script, node)
         if not found:
             return self._star_import(node)
@@ -204,6 +229,9 @@ class Values:
                 module = self.script.code(statement.module)
                 if module.split(".")[0] == "diffusers" and not node.value.islower():
                     return Known(Symbol(f"diffusers.{node.value}"), node)
+        # in a fragment, as documentation has them, a name of diffusers that nothing binds can mean nothing else
+        if node.value == "torch" or (node.value[:1].isupper() and is_exported(node.value)):
+            return Known(Symbol("torch" if node.value == "torch" else f"diffusers.{node.value}"), node)
         return Missing(f"`{node.value}` is not defined in this file", node)
 
     def _bound(self, name: cst.Name, binding: Binding) -> Value:
@@ -285,6 +313,9 @@ class Values:
             return owner
         match owner.value:
             case Symbol(name=dotted):
+                found = attribute_bindings(self.script, node)
+                if found:
+                    return self.agree([self._bound(node.attr, binding) for binding in found], node)
                 return Known(Symbol(f"{dotted}.{name}"), node)
             case PurePath() if name in PATH_ATTRIBUTES:
                 return Known(getattr(owner.value, name), node)
