@@ -20,6 +20,9 @@ AdapterKind: TypeAlias = Literal["lora", "ip_adapter", "textual_inversion"]
 DENOISERS = ("unet", "transformer")
 """Names that `diffusers` gives to the component called at every step."""
 
+OTHER_DENOISERS = ("transformer_2", "image_unet", "decoder", "prior", "prior_prior", "diffusion_decoder", "model")
+"""Names of the component called at every step in pipelines of several stages, experts or media."""
+
 
 @dataclass(frozen=True)
 class Span:

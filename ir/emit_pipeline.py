@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from xdsl.dialects.builtin import ModuleOp
+from xdsl.dialects.func import FuncOp
 
-from diffopt.ir.dialect import components
+from diffopt.ir.dialect import TextType, components
+from diffopt.ir.emit_construction import construction
 from diffopt.ir.emit_statements import RUNTIME, Statement, call_arguments, literal, statements
 from diffopt.ir.errors import DiffoptError
 from diffopt.ir.verify import Stage, verify
@@ -25,14 +27,16 @@ ENGINES = Path(__file__).parent / "engines"
 
 
 def load(model: str = MODEL, device: str = "cpu", engines: Path = ENGINES) -> {pipeline_class}:
-    """Return the pipeline; `pipe(prompt)` makes an image with the call defaults below."""
-    pipe = {pipeline_class}.from_pretrained(model, dtype=torch.{dtype})
-    pipe.to(device)
+    """Return the pipeline; `pipe({takes})` makes {makes} with the call defaults below."""
+{before}    pipe = {pipeline_class}.from_pretrained(model, {given}dtype=torch.{dtype})
+{after}    pipe.to(device)
 {body}
     call_defaults(pipe, {defaults})
     return pipe
 '''
 
+MAKES = {"diffusion.image": "an image", "diffusion.video": "a video", "diffusion.audio": "a sound"}
+PLURALS = {"diffusion.image": "images", "diffusion.video": "videos", "diffusion.audio": "sounds"}
 BASELINE_NOTE = "The pipeline as it was lifted: eager PyTorch, nothing changed."
 NOTE = "Made by diffopt with the passes named in the comments; `diffopt verify` measures it again."
 
@@ -59,9 +63,19 @@ def emit(module: ModuleOp) -> Emission:
     library, class_name = pipeline.class_name.data.rsplit(".", 1)
     imports = {("pathlib", "Path"), (library, class_name), (RUNTIME, "call_defaults")}
     imports |= {pair for statement in found for pair in statement.imports}
+    built = construction(module)
+    imports |= built.imports
+    note = NOTE if found else BASELINE_NOTE
+    if built.left:
+        note += f"\n\nNot carried over from the source: {', '.join(dict.fromkeys(built.left))}."
     code = TEMPLATE.format(
-        title=f"{class_name} for {pipeline.values['height']}x{pipeline.values['width']} images.",
-        note=NOTE if found else BASELINE_NOTE,
+        title=_title(class_name, module),
+        note=note,
+        takes=", ".join(_takes(module)),
+        makes=MAKES.get(_result(module), "data"),
+        before=_indented(built.before),
+        given="".join(f"{argument}, " for argument in built.given),
+        after=_indented(built.after),
         imports=_import_lines(imports),
         model=literal(pipeline.values["model"]),
         pipeline_class=class_name,
@@ -75,6 +89,37 @@ def emit(module: ModuleOp) -> Emission:
 def emit_pipeline(module: ModuleOp) -> str:
     """Return the text of the standalone `pipeline.py`."""
     return emit(module).pipeline_py
+
+
+def _title(class_name: str, module: ModuleOp) -> str:
+    values = components(module)["pipeline"].values
+    if values.get("height") is None or values.get("width") is None:
+        return f"{class_name}."
+    return f"{class_name} for {values['height']}x{values['width']} {PLURALS.get(_result(module), 'data')}."
+
+
+def _takes(module: ModuleOp) -> Iterator[str]:
+    """Yield what a call is given: the prompt, and what else has no default."""
+    arguments = _generate(module).function_type.inputs.data
+    if any(isinstance(kind, TextType) for kind in arguments):
+        yield "prompt"
+    listed = components(module)["pipeline"].values.get("inputs")
+    for item in listed if isinstance(listed, list) else ():
+        if isinstance(item, dict):
+            yield f"{item.get('name')}=..."
+
+
+def _result(module: ModuleOp) -> str:
+    """Return the type of what a call makes."""
+    return str(_generate(module).function_type.outputs.data[0].name)
+
+
+def _generate(module: ModuleOp) -> FuncOp:
+    return next(op for op in module.body.block.ops if isinstance(op, FuncOp))
+
+
+def _indented(lines: Iterable[str]) -> str:
+    return "".join(f"    {line}\n" for line in lines)
 
 
 def _line(statement: Statement) -> str:

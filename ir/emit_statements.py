@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from xdsl.dialects.builtin import ModuleOp, StringAttr
 
 from diffopt.ir.description import JSON
-from diffopt.ir.dialect import ComponentOp, components, denoiser_of, loops, scheduler_of, steps_of
+from diffopt.ir.dialect import ComponentOp, components, denoiser_of, loops, scheduler_of, stages, steps_of
+from diffopt.ir.parts import USUAL
 
 RUNTIME = "diffopt.backends.runtime"
 
@@ -58,26 +59,45 @@ def statements(module: ModuleOp) -> tuple[Statement, ...]:
 def call_arguments(module: ModuleOp) -> dict[str, JSON]:
     """Return the arguments of the call that the module describes, as `diffusers` names them."""
     pipeline = components(module)["pipeline"].values
-    arguments: dict[str, JSON] = {
-        "num_inference_steps": steps_of(module),
-        "guidance_scale": guidance_of(module),
-        "height": pipeline["height"],
-        "width": pipeline["width"],
-    }
+    names, given = pipeline.get("call"), pipeline.get("arguments")
+    if not isinstance(names, dict):
+        names = dict(USUAL)
+    arguments: dict[str, JSON] = {}
+    if "steps" in names:
+        declared = scheduler_of(module).values.get("steps")
+        arguments[str(names["steps"])] = declared if isinstance(declared, int) else steps_of(module)
+    if "guidance" in names and (scale := _scale_of(module, str(names["guidance"]))) is not None:
+        arguments[str(names["guidance"])] = scale
+    for key in ("height", "width"):
+        if key in names and pipeline.get(key) is not None:
+            arguments[str(names[key])] = pipeline[key]
     if pipeline.get("negative_prompt"):
         arguments["negative_prompt"] = pipeline["negative_prompt"]
-    return arguments
+    rest = {key: value for key, value in given.items() if key not in arguments} if isinstance(given, dict) else {}
+    return arguments | rest
+
+
+def _scale_of(module: ModuleOp, name: str) -> float | None:
+    """Return the scale that the call is given by that name; `None` leaves the pipeline's default."""
+    taken = next((p.scale.value.data for loop in loops(module) for p in loop.predicts if p.scale is not None), None)
+    if taken is not None:
+        return taken
+    guided = any(loop.guide is not None for loop in loops(module))
+    # A negative prompt given at run time turns this guidance on, so its scale stays what it is.
+    return guidance_of(module) if guided or name != "true_cfg_scale" else None
 
 
 def guidance_of(module: ModuleOp) -> float:
-    """Return the guidance scale; 1.0 where nothing is guided."""
-    return next((loop.guide.scale.value.data for loop in loops(module) if loop.guide is not None), 1.0)
+    """Return the guidance scale of the last stage; 1.0 where nothing is guided."""
+    return next((loop.guide.scale.value.data for loop in stages(module)[-1] if loop.guide is not None), 1.0)
 
 
 def _scheduler_statements(scheduler: ComponentOp) -> list[Statement]:
-    overrides = scheduler.values.get("overrides")
+    overrides, swapped = scheduler.values.get("overrides"), scheduler.values.get("swapped")
     if not isinstance(overrides, dict):
         return []
+    if isinstance(swapped, dict):
+        overrides = {**swapped, **overrides}
     library, class_name = scheduler.class_name.data.rsplit(".", 1)
     arguments = "".join(f", {key}={literal(value)}" for key, value in sorted(overrides.items()))
     name = scheduler.sym_name.data

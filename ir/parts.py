@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from diffopt.ir.component import ComponentOp
-from diffopt.ir.description import JSON, Adapter, PipelineDescription, Present
+from diffopt.ir.description import JSON, Adapter, ComponentDescription, PipelineDescription, Present
+from diffopt.ir.model_index import read_index
 from diffopt.ir.pipeline_classes import pipeline_class
 from diffopt.ir.roles import Guidance
-from diffopt.ir.source_directory import GUIDANCE, STEPS
+from diffopt.ir.source_directory import STEPS
 
 USUAL = {"steps": "num_inference_steps", "guidance": "guidance_scale", "height": "height", "width": "width"}
 """The call's arguments for what a description says of it; a pipeline with other names carries them."""
@@ -17,7 +20,7 @@ def parts_of(description: PipelineDescription, guidance: Guidance, scheduler: st
     call: dict[str, JSON] = {"model": description.model}
     call |= {key: size for key in ("height", "width") if (size := getattr(description, key)) is not None}
     call |= {"batch": description.batch, "dtype": description.dtype, "negative_prompt": description.negative_prompt}
-    names = call_names(description.pipeline_class)
+    names = call_names(description.pipeline_class, guidance)
     if names != USUAL:
         call["call"] = {**names}
     if description.arguments:
@@ -39,6 +42,7 @@ def parts_of(description: PipelineDescription, guidance: Guidance, scheduler: st
         attributes: dict[str, JSON] = {"config": config} if config else {}
         if part.name == scheduler:
             attributes = {"steps": description.steps, **_prediction(part.class_name, part.config), **attributes}
+            attributes |= _swapped(description, part)
         if part.model:
             attributes["model"] = part.model
         attributes |= _present([p for p in description.present if p.target == part.name])
@@ -46,18 +50,37 @@ def parts_of(description: PipelineDescription, guidance: Guidance, scheduler: st
     return parts
 
 
-def call_names(class_name: str) -> dict[str, str]:
+def call_names(class_name: str, guidance: Guidance) -> dict[str, str]:
     """Return the call's arguments for steps, guidance, height and width; what a class does not take is left out."""
     known = pipeline_class(class_name)
     if known is None:
         return dict(USUAL)
     found = {
         "steps": next((name for name in STEPS if name in known.call), ""),
-        "guidance": next((name for name in GUIDANCE if name in known.call), ""),
+        "guidance": guidance.distilled or guidance.scale,
         "height": "height" if "height" in known.call else "",
         "width": "width" if "width" in known.call else "",
     }
     return {key: name for key, name in found.items() if name}
+
+
+def _swapped(description: PipelineDescription, part: ComponentDescription) -> dict[str, JSON]:
+    """Return what of the scheduler's configuration a script changed, where its class is not the saved model's own."""
+    folder = Path(description.model)
+    if not description.source or not (folder / "model_index.json").is_file():
+        return {}
+    saved = next((p for p in read_index(folder).components if p.name == part.name), None)
+    if saved is None or (saved.class_name == part.class_name and not _changes(saved, part)):
+        return {}
+    return {"swapped": _changes(saved, part)}
+
+
+def _changes(saved: ComponentDescription, part: ComponentDescription) -> dict[str, JSON]:
+    return {
+        key: value
+        for key, value in part.config.items()
+        if not key.startswith("_") and (key not in saved.config or saved.config[key] != value)
+    }
 
 
 def _prediction(class_name: str, config: object) -> dict[str, JSON]:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
-from diffopt.ir.description import DENOISERS, JSON, PipelineDescription
-from diffopt.ir.pipeline_classes import PipelineClass, pipeline_class
+from diffopt.ir.description import DENOISERS, JSON, OTHER_DENOISERS, PipelineDescription
+from diffopt.ir.pipeline_classes import pipeline_class
 from diffopt.ir.pipeline_sources import pipelines_root
 
 ENCODERS = re.compile(
@@ -20,6 +20,9 @@ PRIORS = (("prior_prior", "prior_scheduler"), ("prior", "prior_scheduler"), ("pr
 
 CONTROLS = ("controlnet", "adapter", "transformer_control")
 DECODERS = ("vae", "vqvae", "movq", "vqgan", "vae_decoder", "decoder", "vocoder", "melgan", "mel", "shap_e_renderer")
+GUIDANCE = ("guidance_scale", "true_cfg_scale", "decoder_guidance_scale", "prior_guidance_scale")
+"""Names of the call's argument for the guidance scale; the first that a class has counts."""
+
 SCHEDULERS = ("scheduler", "decoder_scheduler", "bb_ca_scheduler", "local_latents_scheduler", "super_res_scheduler")
 IMAGE_ENCODERS = ("vae", "vae_encoder", "movq", "vqvae")
 EXTRA_GUIDANCE = ("pag_scale", "image_guidance_scale", "stg_scale", "modality_scale", "img_guidance_scale", "sag_scale")
@@ -28,7 +31,6 @@ EXTRA_GUIDANCE = ("pag_scale", "image_guidance_scale", "stg_scale", "modality_sc
 BATCHED = re.compile(
     r"torch\.cat\(\[\s*(?:latents|latent_model_input|x|image_latents|sample|audio)\w*\s*\] \* (?:2|num)"
 )
-DISTILLED = re.compile(r"\bguidance_embeds\b|\bguidance=guidance\b|guidance_cond|timestep_cond=timestep_cond")
 
 
 @dataclass(frozen=True)
@@ -54,18 +56,14 @@ def guidance_of_class(class_name: str, denoiser: Mapping[str, JSON]) -> Guidance
     if known is None:
         return Guidance("guidance_scale", "", False)
     source = source_of(known.file)
-    names = [n for n in ("guidance_scale", "true_cfg_scale", "decoder_guidance_scale") if n in known.call]
-    if "prior_guidance_scale" in known.call and not names:
-        names = ["prior_guidance_scale"]
-    distilled = ""
-    if names and names[0] == "guidance_scale":
-        # A latent consistency model takes the scale by `time_cond_proj_dim`, where its configuration has one.
-        takes = denoiser.get("guidance_embeds", "guidance_embeds" in source or "true_cfg_scale" in names)
-        if denoiser.get("time_cond_proj_dim") is not None or "LatentConsistency" in known.name or takes is True:
-            distilled = "guidance_scale"
-    scale = next((n for n in names if n != distilled), "")
-    if scale == "true_cfg_scale" and distilled == "" and "guidance_scale" in names:
-        scale = "true_cfg_scale"
+    names = [n for n in GUIDANCE if n in known.call]
+    # Where a class has both, `true_cfg_scale` guides, and `guidance_scale` is an input of a distilled denoiser, if any.
+    takes = denoiser.get("guidance_embeds", "true_cfg_scale" in names or "guidance_embeds" in source)
+    latent_consistency = denoiser.get("time_cond_proj_dim") is not None or "LatentConsistency" in known.name
+    distilled = "guidance_scale" if "guidance_scale" in names and (latent_consistency or takes is True) else ""
+    scale = "true_cfg_scale" if "true_cfg_scale" in names else next((n for n in names if n != distilled), "")
+    if scale == "prior_guidance_scale" and len(names) == 1 and "prior" not in known.components:
+        scale = ""
     extra = tuple(n for n in EXTRA_GUIDANCE if n in known.call)
     return Guidance(scale, distilled, BATCHED.search(source) is None, extra)
 
@@ -82,7 +80,7 @@ def denoiser_names(description: PipelineDescription) -> tuple[str, ...]:
     held = [part.name for part in description.components]
     if "transformer" in held and "transformer_2" in held:
         return ("transformer", "transformer_2")
-    for name in (*DENOISERS, "image_unet", "transformer_2", "prior", "decoder", "model"):
+    for name in (*DENOISERS, *OTHER_DENOISERS):
         if name in held:
             return (name,)
     return ()

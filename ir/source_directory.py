@@ -8,11 +8,19 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from diffopt.ir.description import JSON, ComponentDescription, PipelineDescription, Unknown
+from diffopt.ir.description import (
+    DENOISERS,
+    JSON,
+    OTHER_DENOISERS,
+    ComponentDescription,
+    PipelineDescription,
+    Unknown,
+)
 from diffopt.ir.errors import DiffoptError
 from diffopt.ir.model_index import CONFIG_FILES, ModelIndex, read_index
 from diffopt.ir.pipeline_classes import PipelineClass, pipeline_class
 from diffopt.ir.pipeline_sources import pipelines_root
+from diffopt.ir.roles import GUIDANCE
 
 __all__ = [
     "CONFIG_FILES",
@@ -25,8 +33,7 @@ __all__ = [
 ]
 
 STEPS = ("num_inference_steps", "steps", "decoder_num_inference_steps", "prior_num_inference_steps")
-GUIDANCE = ("guidance_scale", "true_cfg_scale", "decoder_guidance_scale", "prior_guidance_scale")
-"""Names of the call's arguments for steps and guidance; the first that a class has counts."""
+"""Names of the call's argument for steps; the first that a class has counts."""
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?$")
 
@@ -83,10 +90,14 @@ def describe_hub(model_id: str, class_name: str = "", *, cache_folder: Path | No
             where=model_id,
             hint=f"download it: hf download {model_id}",
         )
+    required = [part for part in known.components if part not in known.optional]
+    if not any(part in DENOISERS + OTHER_DENOISERS for part in required):
+        # A class made for one expert or two has both as optional; a model has the first at least.
+        required += [part for part in DENOISERS if part in known.components][:1]
     parts = tuple(
         ComponentDescription(part, classes[0] if classes else "diffusers.ModelMixin", {})
         for part, classes in known.components.items()
-        if part not in known.optional
+        if part in required
     )
     name = model_id.rstrip("/").rpartition("/")[2] or known.name
     return describe_index(ModelIndex(known.name, parts, {}), model_id, name, sized=False)
@@ -111,7 +122,8 @@ def describe_index(index: ModelIndex, model: str, name: str, *, sized: bool = Tr
     """Describe a pipeline from its class and components, with the class's own defaults for the call."""
     known = pipeline_class(index.pipeline_class)
     call: Mapping[str, object] = known.call if known else {}
-    steps, guidance = _first(call, STEPS), _first(call, GUIDANCE)
+    steps = _first(call, STEPS)
+    guidance = _first(call, tuple(key for key in GUIDANCE if key in call)[:1])
     unknowns: tuple[Unknown, ...] = ()
     if steps is None and any(key in call for key in STEPS):
         reason = f"{index.pipeline_class} has no constant default for it"

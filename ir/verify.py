@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from itertools import pairwise
 
 from xdsl.dialects.builtin import ModuleOp, StringAttr
+from xdsl.dialects.func import FuncOp
+from xdsl.ir import Block
 
-from diffopt.ir.description import DENOISERS, is_name
-from diffopt.ir.dialect import components, loops, scheduler_of, steps_of
+from diffopt.ir.description import DENOISERS, OTHER_DENOISERS, is_name
+from diffopt.ir.dialect import (
+    AddNoiseOp,
+    CompressOp,
+    DenoiseOp,
+    ImageType,
+    VideoType,
+    components,
+    loops,
+    scheduler_of,
+    stages,
+    steps_of,
+)
 
 
 class Stage(IntEnum):
@@ -59,7 +72,7 @@ def _has_pipeline(module: ModuleOp) -> Iterator[tuple[str, str]]:
     named = components(module)
     if "pipeline" not in named:
         yield "there is no component @pipeline", "module"
-    if not any(name in named for name in DENOISERS):
+    if not any(name in named for name in DENOISERS + OTHER_DENOISERS):
         yield f"there is no denoiser (one of {', '.join(DENOISERS)})", "module"
 
 
@@ -67,19 +80,54 @@ def _has_loops(module: ModuleOp) -> Iterator[tuple[str, str]]:
     found = loops(module)
     if not found:
         yield "there is no diffusion.denoise loop", "@generate"
-    expected, latent = 0, None
-    for loop in found:
-        if latent is not None and loop.initial is not latent:
-            yield "a loop does not go on from where the loop before it ends", "diffusion.denoise"
-        latent = loop.result
+    expected = 0
+    for index, loop in enumerate(found):
         start, stop = loop.bounds
-        if start != expected:
-            yield f"a loop starts at step {start} where {expected} is next", "diffusion.denoise"
+        before = found[index - 1] if index else None
+        follows = before is not None and loop.initial is before.result
+        if before is not None and not follows and not _opens_stage(loop, found[:index]):
+            yield "a loop does not go on from where the loop before it ends", "diffusion.denoise"
+            follows = True
+        expert = follows and before is not None and loop.side is not None and before.side is not None
+        wanted = before.bounds[0] if expert and before is not None else expected if follows else _first_step(loop)
+        if start != wanted and not (wanted is None and 0 <= start < stop):
+            yield f"a loop starts at step {start} where {wanted} is next", "diffusion.denoise"
         expected = stop
         if stop > MOST_STEPS:
             yield f"a loop runs to step {stop}, more than the {MOST_STEPS} a schedule may have", "diffusion.denoise"
         if not loop.predicts:
             yield "a loop never asks the denoiser", "diffusion.denoise"
+    yield from _experts_share(found)
+
+
+def _opens_stage(loop: DenoiseOp, before: Sequence[DenoiseOp]) -> bool:
+    """Tell whether a loop starts from a latent of its own: noise, or an image, that no loop has taken yet."""
+    return not isinstance(loop.initial.owner, DenoiseOp) and all(loop.initial is not other.initial for other in before)
+
+
+def _first_step(loop: DenoiseOp) -> int | None:
+    """Return the step that the first loop of a stage starts at; `None` where its latent does not say."""
+    match loop.initial.owner:
+        case AddNoiseOp() as noised:
+            return noised.step.value.data
+        case CompressOp() | Block():
+            return None
+    return 0
+
+
+def _experts_share(found: Sequence[DenoiseOp]) -> Iterator[tuple[str, str]]:
+    """Two experts divide one schedule: the same steps, first those above the boundary, then those below it."""
+    for index, loop in enumerate(found):
+        if loop.side is None or (loop.side.data == "below" and index and found[index - 1].side is not None):
+            continue
+        other = found[index + 1] if index + 1 < len(found) else None
+        if loop.side.data != "above" or other is None or other.side is None or other.side.data != "below":
+            yield "a loop above a boundary is followed by one below it", "diffusion.denoise"
+        elif loop.bounds != other.bounds or loop.boundary != other.boundary:
+            yield "two experts share one schedule and one boundary", "diffusion.denoise"
+        boundary = loop.boundary.value.data if loop.boundary is not None else 0.5
+        if not 0.0 < boundary < 1.0:
+            yield f"a boundary is a fraction of the training timesteps, not {boundary:g}", "diffusion.denoise"
 
 
 def _symbols_resolve(module: ModuleOp) -> Iterator[tuple[str, str]]:
@@ -92,9 +140,16 @@ def _symbols_resolve(module: ModuleOp) -> Iterator[tuple[str, str]]:
 
 
 def _steps_agree(module: ModuleOp) -> Iterator[tuple[str, str]]:
-    declared = scheduler_of(module).values.get("steps")
-    if declared != steps_of(module):
-        yield f"the scheduler declares {declared} steps and the loops run {steps_of(module)}", "@scheduler"
+    scheduler = scheduler_of(module)
+    declared, runs = scheduler.values.get("steps"), steps_of(module)
+    arguments = components(module)["pipeline"].values.get("arguments")
+    until = arguments.get("denoising_end") if isinstance(arguments, dict) else None
+    if isinstance(until, float) and 0 < until < 1 and isinstance(declared, int):
+        first = stages(module)[-1][0].bounds[0]
+        if max(round(until * declared), first + 1) != runs:
+            yield f"the loops run to step {runs}, which is not {until:g} of {declared}", f"@{scheduler.sym_name.data}"
+    elif declared != runs:
+        yield f"the scheduler declares {declared} steps and the loops run {runs}", f"@{scheduler.sym_name.data}"
 
 
 def _cache_within_schedule(module: ModuleOp) -> Iterator[tuple[str, str]]:
@@ -113,21 +168,25 @@ def _cache_within_schedule(module: ModuleOp) -> Iterator[tuple[str, str]]:
 
 
 def _one_call(module: ModuleOp) -> Iterator[tuple[str, str]]:
-    """The loops are one call of a pipeline, which has one scheduler, one denoiser and one guidance scale."""
-    found = loops(module)
-    if len({loop.component for loop in found}) > 1:
-        yield "the loops follow different schedulers", "diffusion.denoise"
-    if len({predict.component for loop in found for predict in loop.predicts}) > 1:
-        yield "the loops ask different denoisers", "diffusion.predict"
-    scales = {loop.guide.scale.value.data for loop in found if loop.guide is not None}
-    if len(scales) > 1:
-        yield (
-            f"the loops are guided by different scales: {', '.join(f'{s:g}' for s in sorted(scales))}",
-            "diffusion.guide",
-        )
-    for scale in scales:
-        if not 1.0 < scale < float("inf"):
-            yield f"a guidance scale is more than 1, not {scale:g}", "diffusion.guide"
+    """The loops of a stage are one call of a pipeline: one scheduler, one denoiser or two experts, one scale."""
+    for found in stages(module):
+        if len({loop.component for loop in found}) > 1:
+            yield "the loops follow different schedulers", "diffusion.denoise"
+        for side in {loop.side for loop in found}:
+            if len({p.component for loop in found if loop.side == side for p in loop.predicts}) > 1:
+                yield "the loops ask different denoisers", "diffusion.predict"
+        scales = {loop.guide.scale.value.data for loop in found if loop.guide is not None}
+        if len(scales) > 1:
+            yield (
+                f"the loops are guided by different scales: {', '.join(f'{s:g}' for s in sorted(scales))}",
+                "diffusion.guide",
+            )
+        for scale in scales:
+            if not 1.0 < scale < float("inf"):
+                yield f"a guidance scale is more than 1, not {scale:g}", "diffusion.guide"
+        for scale in {p.scale.value.data for loop in found for p in loop.predicts if p.scale is not None}:
+            if not 0.0 <= scale < float("inf"):
+                yield f"a scale that the denoiser takes is a number from 0, not {scale:g}", "diffusion.predict"
 
 
 TRANSFORM_ORDER = (
@@ -203,12 +262,28 @@ def _origins_are_names(module: ModuleOp) -> Iterator[tuple[str, str]]:
             yield f"{text!r} is no name of a pass", op.name
 
 
+def _takes_pictures(module: ModuleOp) -> bool:
+    """Tell whether a call is given an image or frames, whose size then counts."""
+    kinds = (ImageType, VideoType)
+    functions = [op for op in module.body.block.ops if isinstance(op, FuncOp)]
+    return any(isinstance(kind, kinds) for op in functions for kind in op.function_type.inputs.data)
+
+
 def _call_is_complete(module: ModuleOp) -> Iterator[tuple[str, str]]:
     values = components(module)["pipeline"].values
+    names, arguments = values.get("call"), values.get("arguments")
     for key in ("height", "width"):
         size = values.get(key)
-        if type(size) is not int or size < 1:
+        if size is None and ((isinstance(names, dict) and key not in names) or _takes_pictures(module)):
+            continue
+        if size is None:
+            yield f"{key} must be a whole number of pixels: give --set {key}=PIXELS, or download the model", "@pipeline"
+        elif type(size) is not int or size < 1:
             yield f"{key} must be a whole number of pixels", "@pipeline"
+    named = [*map(str, names.values() if isinstance(names, dict) else ())]
+    for name in [*named, *(arguments if isinstance(arguments, dict) else ())]:
+        if not is_name(name):
+            yield f"{name!r} is no name for an argument", "@pipeline"
     if not isinstance(values.get("model"), str):
         yield "model must name a model directory or hub id", "@pipeline"
     if values.get("dtype") not in DTYPES:

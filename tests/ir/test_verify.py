@@ -120,7 +120,12 @@ TEXT_CASES = [
         "diffusion.component",
         [("steps = 50", 'origin = "x\\nimport os", steps = 50')],
     ),
-    ("call-is-complete", "height must be a whole number of pixels", "@pipeline", [("height = 64 : i64, ", "")]),
+    (
+        "call-is-complete",
+        "height must be a whole number of pixels: give --set height=PIXELS, or download the model",
+        "@pipeline",
+        [("height = 64 : i64, ", "")],
+    ),
     ("call-is-complete", "width must be a whole number of pixels", "@pipeline", [("width = 64", "width = -64")]),
     ("call-is-complete", "model must name a model directory or hub id", "@pipeline", [("model =", "mode =")]),
     (
