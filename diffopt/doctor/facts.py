@@ -227,7 +227,7 @@ class Facts:
 
     def changed(self, site: Site) -> bool:
         """Say whether other weights than those it is loaded with may be in a pipeline: a LoRA, another model."""
-        parts = ("unet", "transformer", "prior")
+        parts = ("unet", "transformer", "prior", "controlnet", "adapter")
         given = any(self.keyword(site.call, part) for part in parts)
         put = any(c.site is site and c.path[0] in parts and not _compiles(c.value) for c in self.changes)
         return given or put or bool(self.uses_of(site, "load_lora_weights"))

@@ -110,6 +110,12 @@ def init_parameters(name: str) -> frozenset[str]:
 
 
 @cache
+def knows_flow(scheduler: str) -> bool:
+    """Say whether the source of a scheduler speaks of flows at all."""
+    return any(re.search("flow|rectified|RF", ast.unparse(node)) for node in ancestry(scheduler)[:1])
+
+
+@cache
 def extra_arguments(name: str) -> frozenset[str] | None:
     """Return the arguments that a pipeline's call takes out of its `**kwargs`; `None` where that cannot be read."""
     for node in ancestry(name):
@@ -132,6 +138,17 @@ def takes_any(name: str) -> bool:
     calls = (part for node in ancestry(name) for part in node.body if isinstance(part, ast.FunctionDef))
     call = next((part for part in calls if part.name == "__call__"), None)
     return call is not None and call.args.kwarg is not None
+
+
+@cache
+def switches_gradients_off(name: str, method: str) -> bool:
+    """Say whether a method of a class of diffusers is decorated with `torch.no_grad()` or the like."""
+    for node in ancestry(name):
+        for part in node.body:
+            if isinstance(part, ast.FunctionDef) and part.name == method:
+                marks = " ".join(map(ast.unparse, part.decorator_list))
+                return "no_grad" in marks or "inference_mode" in marks
+    return False
 
 
 @cache

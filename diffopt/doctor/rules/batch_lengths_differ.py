@@ -67,9 +67,10 @@ class BatchLengthsDiffer(rule.Rule):
             each = facts.value(given.value) if given is not None else 1
             generator = facts.keyword(call, "generator")
             count = self._count(facts, generator.value) if generator is not None else None
-            if generator is not None and count is not None and count > 1 and isinstance(each, int):
-                if count != prompts * each:
-                    self.flag(generator, f"{count} generators for {prompts * each} images: this raises")
+            if generator is None or count is None or count < 2 or not isinstance(each, int):
+                continue
+            if count != prompts * each:
+                self.flag(generator, f"{count} generators for {prompts * each} images: this raises")
 
     def _count(self, facts: rule.Facts, node: cst.CSTNode | None) -> int | None:
         """Return the length of a list that is written out, or made over a constant range."""

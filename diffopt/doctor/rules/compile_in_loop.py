@@ -42,6 +42,7 @@ class CompileInLoop(rule.Rule):
     def check(self, facts: rule.Facts) -> None:
         for compiled in compilations(facts):
             loop = facts.loop(compiled.node)
-            if loop is not None and not compiled.regional and loop not in facts.script.ancestors(compiled.site.call):
-                if facts.unconditional(compiled.node, loop):
-                    self.flag(compiled.node, "the model is compiled again in every round: compile it before the loop")
+            if loop is None or compiled.regional or loop in facts.script.ancestors(compiled.site.call):
+                continue
+            if facts.unconditional(compiled.node, loop):
+                self.flag(compiled.node, "the model is compiled again in every round: compile it before the loop")

@@ -7,6 +7,11 @@ import libcst as cst
 from diffopt.doctor import rule
 from diffopt.ir.script_pipelines import Site
 
+NO_PLACE = frozenset(
+    {"dtype", "torch_dtype", "variant", "use_safetensors", "revision", "safety_checker", "token", "subfolder"}
+)
+"""Arguments of a loader that put nothing on a device; a model that is given may be anywhere."""
+
 
 class GeneratorOnAnotherDevice(rule.Rule):
     """Find a CUDA generator that is given to a pipeline on the CPU."""
@@ -80,7 +85,9 @@ class GeneratorOnAnotherDevice(rule.Rule):
     def _on_cpu(self, facts: rule.Facts, site: Site) -> bool:
         """Say whether nothing in the script puts a pipeline on another device."""
         for use in facts.uses:
-            if use.site is site and (use.path[-1] in ("to", "cuda") or "offload" in use.path[-1]):
-                if len(use.path) > 1 or facts.device(facts.argument(use.call, "device", 0)) != "cpu":
-                    return False
-        return facts.stays(site)
+            moves = use.path[-1] in ("to", "cuda") or "offload" in use.path[-1]
+            to_cpu = len(use.path) == 1 and facts.device(facts.argument(use.call, "device", 0)) == "cpu"
+            if use.site is site and moves and not to_cpu:
+                return False
+        names = {arg.keyword.value for arg in site.call.args if arg.keyword is not None}
+        return bool(site.loader) and names <= NO_PLACE and not facts.open(site.call) and facts.stays(site)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import libcst as cst
 
 from diffopt.doctor import rule
+from diffopt.doctor.installed import switches_gradients_off
 
 OFF = ("torch.no_grad", "torch.inference_mode", "torch.autograd.no_grad", "torch.autograd.inference_mode")
 MODELS = (
@@ -75,7 +76,10 @@ class MissingNoGrad(rule.Rule):
             return
         lines: set[cst.CSTNode] = set()
         for use in facts.uses:
-            if use.path not in MODELS or facts.kind(use.site) is None or self._off(facts, use.call):
+            kind = facts.kind(use.site)
+            if use.path not in MODELS or kind is None or self._off(facts, use.call):
+                continue
+            if use.path == ("encode_prompt",) and switches_gradients_off(kind.name, "encode_prompt"):
                 continue
             line = facts.statement(use.call)
             message = f"gradients are on for `{'.'.join(use.path)}`: run it under `torch.no_grad()`"

@@ -68,5 +68,6 @@ class NegativePromptIgnored(rule.Rule):
         for node in ancestry(class_name):
             for part in node.body:
                 if isinstance(part, ast.FunctionDef) and part.name == "do_classifier_free_guidance":
-                    return "self._guidance_scale > 1" in ast.unparse(part)
+                    text = ast.unparse(part)
+                    return "self._guidance_scale > 1" in text and " or " not in text
         return False

@@ -5,9 +5,14 @@ from __future__ import annotations
 import libcst as cst
 
 from diffopt.doctor import rule
-from diffopt.doctor.installed import init_parameters
+from diffopt.doctor.installed import init_parameters, knows_flow
 
 FLOW = "diffusers.FlowMatchEulerDiscreteScheduler"
+SPACINGS = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas")
+"""Each takes the place of the flow sigmas, even where both are on."""
+
+PLAIN = ("Flux", "StableDiffusion3")
+"""Models whose own configuration is that of a flow scheduler, without `use_flow_sigmas`; Wan's, for one, has it."""
 
 
 class SchedulerNotForFlow(rule.Rule):
@@ -62,13 +67,20 @@ class SchedulerNotForFlow(rule.Rule):
             if not (name.startswith("diffusers.") and name.endswith("Scheduler.from_config")) or facts.open(made):
                 continue
             scheduler = name.split(".")[-2]
-            if scheduler.startswith("FlowMatch") or not init_parameters(scheduler):
+            if not init_parameters(scheduler):
                 continue
-            given = {arg.keyword.value for arg in made.args if arg.keyword is not None}
-            knows = "use_flow_sigmas" in init_parameters(scheduler)
-            advice = "add `use_flow_sigmas=True`" if knows else "keep the flow-matching scheduler"
-            if "use_flow_sigmas" not in given:
-                message = (
-                    f"`{kind.name}` is a flow-matching model and `{scheduler}` denoises as if it were not: {advice}"
-                )
+            spaced = [name for name in SPACINGS if self._on(facts, made, name)]
+            if "use_flow_sigmas" not in init_parameters(scheduler):
+                wrong, advice = not knows_flow(scheduler), "keep the flow-matching scheduler"
+            elif spaced:
+                wrong, advice = True, f"leave `{spaced[0]}` out"
+            else:
+                wrong = kind.name.startswith(PLAIN) and facts.keyword(made, "use_flow_sigmas") is None
+                advice = "add `use_flow_sigmas=True`"
+            if wrong:
+                message = f"`{kind.name}` is a flow-matching model, `{scheduler}` denoises as if it were not: {advice}"
                 self.flag(made, message)
+
+    def _on(self, facts: rule.Facts, call: cst.Call, name: str) -> bool:
+        arg = facts.keyword(call, name)
+        return arg is not None and facts.value(arg.value) is True

@@ -76,6 +76,6 @@ class SdxlVaeInHalf(rule.Rule):
             for use in facts.uses_of(site, "vae", "decode") if not cast else ():
                 self.flag(use.call, message)
             for change in facts.changes:
-                if change.site is site and change.path == ("vae", "config", "force_upcast"):
-                    if facts.value(change.value) is False:
-                        self.flag(change.statement, message)
+                off = change.path == ("vae", "config", "force_upcast") and facts.value(change.value) is False
+                if change.site is site and off:
+                    self.flag(change.statement, message)

@@ -59,13 +59,10 @@ def _factor(class_name: str) -> int:
             if not isinstance(part, ast.FunctionDef) or part.name != "check_inputs":
                 continue
             for test in ast.walk(part):
-                match = (
-                    re.fullmatch(r"height % (\d+) != 0 or width % (\d+) != 0", ast.unparse(test.test))
-                    if isinstance(test, ast.If)
-                    else None
-                )
-                if match is not None and match[1] == match[2] and isinstance(test, ast.If):
-                    if isinstance(test.body[0], ast.Raise):
-                        return int(match[1])
+                if not isinstance(test, ast.If) or not isinstance(test.body[0], ast.Raise):
+                    continue
+                match = re.fullmatch(r"height % (\d+) != 0 or width % \1 != 0", ast.unparse(test.test))
+                if match is not None:
+                    return int(match[1])
             return 1
     return 1

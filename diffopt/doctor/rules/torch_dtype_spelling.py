@@ -55,4 +55,5 @@ class TorchDtypeSpelling(rule.Rule):
                 continue
             name = facts.called(call)
             if name.startswith("diffusers.") and name.rpartition(".")[2] in LOADERS:
-                self.flag(arg, "`torch_dtype` is deprecated: write `dtype`", renamed_keyword(arg, "dtype"))
+                says = "is deprecated" if "Pipeline" in name else "is the old spelling"
+                self.flag(arg, f"`torch_dtype` {says}: write `dtype`", renamed_keyword(arg, "dtype"))

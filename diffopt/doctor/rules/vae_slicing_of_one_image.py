@@ -52,7 +52,7 @@ class VaeSlicingOfOneImage(rule.Rule):
                 continue
             calls = facts.calls_of(use.site)
             kind = facts.kind(use.site)
-            if kind is None or not calls or not facts.stays(use.site) or "num_frames" in kind.call:
+            if kind is None or not calls or not facts.stays(use.site) or {"num_frames", "video"} & set(kind.call):
                 continue
             if not all(self._makes_one(facts, call) for call in calls):
                 continue

@@ -15,7 +15,9 @@ class XformersBesideSdpa(rule.Rule):
         "package, built for exactly this PyTorch, and replaces attention processors that were set before."
     )
     evidence = (rule.docs("optimization/fp16#scaled-dot-product-attention"), rule.docs("optimization/xformers"))
-    fix = "Leave the call out, or choose a kernel with `set_attention_backend`."
+    fix = (
+        'Leave the call out; where a measurement says that xFormers is faster, use `set_attention_backend("xformers")`.'
+    )
     VALID = [
         """
         from diffusers import FluxPipeline
@@ -31,11 +33,6 @@ class XformersBesideSdpa(rule.Rule):
             pipe.enable_xformers_memory_efficient_attention()
             image = pipe("a cat", num_inference_steps=2).images[0]
             """,
-            expected_replacement="""
-            from diffusers import StableDiffusionPipeline
-            pipe = StableDiffusionPipeline.from_pretrained("model")
-            image = pipe("a cat", num_inference_steps=2).images[0]
-            """,
         ),
     ]
 
@@ -43,5 +40,7 @@ class XformersBesideSdpa(rule.Rule):
         for use in facts.uses:
             if use.path != ("enable_xformers_memory_efficient_attention",) or use.call.args:
                 continue
-            message = "PyTorch 2 has memory-efficient attention built in and uses it by default: leave xFormers out"
-            self.flag_call(facts, use.call, message)
+            message = (
+                "PyTorch 2 has memory-efficient attention built in and uses it by default: xFormers needs a reason"
+            )
+            self.flag(use.call, message)
