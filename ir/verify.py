@@ -11,7 +11,7 @@ from xdsl.dialects.builtin import ModuleOp, StringAttr
 from xdsl.dialects.func import FuncOp
 from xdsl.ir import Block
 
-from diffopt.ir.description import DENOISERS, OTHER_DENOISERS, is_name
+from diffopt.ir.description import DENOISERS, JSON, OTHER_DENOISERS, is_name
 from diffopt.ir.dialect import (
     AddNoiseOp,
     CompressOp,
@@ -248,9 +248,26 @@ def _names_are_identifiers(module: ModuleOp) -> Iterator[tuple[str, str]]:
             keys += transform.arguments
             for key in GIVEN.intersection(transform.arguments):
                 yield f"{key!r} is an argument that the emitted code gives itself", f"@{name}"
+        if component.values.get("model") is not None and name != "pipeline":
+            if class_name.split(".")[0] not in ("diffusers", "transformers"):
+                yield f"{class_name!r} is not from diffusers or transformers, so no code can load it", f"@{name}"
+        swapped = component.values.get("swapped")
+        keys += list(swapped) if isinstance(swapped, dict) else []
+        for item in _listed(component.values.get("inputs")):
+            keys.append(str(item.get("name")))
+        for item in _listed(component.values.get("present")):
+            keys += [*str(item.get("name")).split("."), *_keys(item.get("arguments"))]
         for key in keys:
             if not is_name(key):
                 yield f"{key!r} is no name for an argument", f"@{name}"
+
+
+def _listed(value: JSON) -> list[dict[str, JSON]]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def _keys(value: JSON) -> list[str]:
+    return list(value) if isinstance(value, dict) else []
 
 
 def _origins_are_names(module: ModuleOp) -> Iterator[tuple[str, str]]:

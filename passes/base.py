@@ -19,6 +19,7 @@ from xdsl.dialects.builtin import ModuleOp
 from xdsl.passes import ModulePass
 
 import diffopt.passes
+from diffopt.ir.dialect import denoisers_of
 from diffopt.ir.errors import DiffoptError
 
 Value = int | float | bool | str
@@ -173,3 +174,18 @@ def missing_package(package: str, extra: str) -> Refusal | None:
     if importlib.util.find_spec(package) is not None:
         return None
     return Refusal(f"needs {package}, which is not installed: pip install 'diffopt[{extra}]'", rule="missing-package")
+
+
+def unlike_torch(module: ModuleOp) -> Refusal | None:
+    """Refuse a pipeline whose denoiser is no module of torch, or already carries what a transform would add."""
+    for denoiser in denoisers_of(module):
+        name, present = f"@{denoiser.sym_name.data}", denoiser.values.get("present")
+        if "Onnx" in denoiser.class_name.data:
+            return Refusal(f"{denoiser.class_name.data} is an engine already", name, "wrong-kind")
+        done = (
+            [str(item.get("name")) for item in present if isinstance(item, dict)] if isinstance(present, list) else []
+        )
+        for word, said in (("compile", "compiles it"), ("quant", "quantizes it")):
+            if any(word in each for each in done):
+                return Refusal(f"the source {said} already", name, "present")
+    return None

@@ -9,7 +9,7 @@ from typing import Self
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
 
-from diffopt.ir.dialect import denoiser_of, loops, steps_of, to_attribute
+from diffopt.ir.dialect import denoiser_of, loops, only_plain, steps_of, to_attribute
 from diffopt.passes.base import DiffusionPass, Example, Family, Refusal, Tier
 
 
@@ -53,6 +53,8 @@ class CacheFeatures(DiffusionPass):
         where = f"@{denoiser.sym_name.data}"
         if not denoiser.class_name.data.endswith(".UNet2DConditionModel"):
             return Refusal(f"{denoiser.class_name.data} is no UNet2DConditionModel", where, "wrong-kind")
+        if why := only_plain(module):
+            return Refusal(f"{why}: features are not cached over that yet", "diffusion.denoise", "wrong-kind")
         if any(predict.full is not None for loop in loops(module) for predict in loop.predicts):
             return Refusal("the features are cached already", where, "one-cache")
         if self.interval >= steps_of(module):

@@ -9,8 +9,8 @@ from typing import Literal, Self
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
 
-from diffopt.ir.dialect import components, denoiser_of
-from diffopt.passes.base import DiffusionPass, Example, Family, Refusal, Tier
+from diffopt.ir.dialect import components, denoisers_of
+from diffopt.passes.base import DiffusionPass, Example, Family, Refusal, Tier, unlike_torch
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,12 @@ class Compile(DiffusionPass):
         yield cls()
 
     def refuse(self, module: ModuleOp) -> Refusal | None:
+        if (why := unlike_torch(module)) is not None:
+            return why
         if any(t.transform.data == "export" for t in components(module)["pipeline"].transforms):
             return Refusal("the pipeline is an engine: no torch code left to compile", "@pipeline", "transform-order")
         return None
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
-        denoiser_of(op).add_transform("compile", {"mode": self.mode}, self.name)
+        for denoiser in denoisers_of(op):
+            denoiser.add_transform("compile", {"mode": self.mode}, self.name)

@@ -10,7 +10,7 @@ from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
 
 from diffopt.ir.description import JSON
-from diffopt.ir.dialect import components, denoiser_of
+from diffopt.ir.dialect import EncodeOp, components, denoiser_of, only_plain
 from diffopt.passes.base import DiffusionPass, Example, Family, Refusal, Tier, missing_package
 
 Scope = Literal["denoiser", "components", "pipeline"]
@@ -56,7 +56,24 @@ class Export(DiffusionPass):
     def refuse(self, module: ModuleOp) -> Refusal | None:
         if self.backend == "onnxruntime" and self.precision == "bf16":
             return Refusal("ONNX Runtime has no bf16 kernels on the CPU", rule="unsupported-precision")
+        if why := self._unlike(module):
+            return Refusal(why, "diffusion.denoise", "wrong-kind")
         return missing_package(PACKAGES[self.backend], "cpu")
+
+    def _unlike(self, module: ModuleOp) -> str:
+        """Return why engines of this scope are not made of such a pipeline yet; empty where they are."""
+        if why := only_plain(module):
+            return f"{why}: engines of that are not made yet"
+        denoiser, named = denoiser_of(module), components(module)
+        if not denoiser.class_name.data.endswith(".UNet2DConditionModel"):
+            return f"{denoiser.class_name.data} is no UNet2DConditionModel: engines of it are not made yet"
+        missing = [part for part in ("text_encoder", "vae") if part not in named]
+        if self.scope != "denoiser" and missing:
+            return f"there is no {missing[0]} to make an engine of"
+        encoders = {op.component for op in module.walk() if isinstance(op, EncodeOp)}
+        if self.scope == "pipeline" and len(encoders) > 1:
+            return "there are several text encoders: they cannot become one engine yet"
+        return ""
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         arguments: dict[str, JSON] = {"backend": self.backend, "precision": self.precision}

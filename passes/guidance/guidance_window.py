@@ -9,7 +9,7 @@ from typing import Self
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
 
-from diffopt.ir.dialect import DenoiseOp, denoise_loop, loops, steps_of, to_attribute
+from diffopt.ir.dialect import DenoiseOp, denoise_loop, loops, only_plain, steps_of, to_attribute
 from diffopt.passes.base import DiffusionPass, Example, Family, Refusal, Tier
 
 
@@ -53,6 +53,8 @@ class GuidanceWindow(DiffusionPass):
         found, steps = loops(module), steps_of(module)
         if not any(loop.guide for loop in found):
             return Refusal("there is no classifier-free guidance", "diffusion.denoise", "needs-guidance")
+        if why := only_plain(module):
+            return Refusal(f"{why}: a window over that is not made yet", "diffusion.denoise", "wrong-kind")
         if len(found) > 1:
             return Refusal("the guidance is windowed already", "diffusion.denoise", "one-window")
         if self.stop > 0 and round(self.stop * steps) == 0:

@@ -9,8 +9,8 @@ from typing import Literal, Self
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
 
-from diffopt.ir.dialect import components, denoiser_of
-from diffopt.passes.base import DiffusionPass, Example, Family, Refusal, Tier
+from diffopt.ir.dialect import components, denoisers_of
+from diffopt.passes.base import DiffusionPass, Example, Family, Refusal, Tier, unlike_torch
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,8 @@ class Quantize(DiffusionPass):
         yield cls(scheme="int8-dynamic")
 
     def refuse(self, module: ModuleOp) -> Refusal | None:
+        if (why := unlike_torch(module)) is not None:
+            return why
         if any(t.transform.data == "export" for t in components(module)["pipeline"].transforms):
             return Refusal(
                 "quantize after export: an exported component has no torch weights left to quantize",
@@ -51,4 +53,5 @@ class Quantize(DiffusionPass):
         return None
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
-        denoiser_of(op).add_transform("quantize", {"scheme": self.scheme}, self.name)
+        for denoiser in denoisers_of(op):
+            denoiser.add_transform("quantize", {"scheme": self.scheme}, self.name)

@@ -10,7 +10,7 @@ from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
 
 from diffopt.ir.description import JSON
-from diffopt.ir.dialect import loops, scheduler_of, steps_of
+from diffopt.ir.dialect import components, loops, scheduler_of, stages, steps_of
 from diffopt.passes.base import DiffusionPass, Example, Family, Refusal, Tier
 
 Solver = Literal["own", "ddim", "dpmsolver++", "deis", "unipc"]
@@ -66,6 +66,8 @@ class ReduceSteps(DiffusionPass):
 
     def refuse(self, module: ModuleOp) -> Refusal | None:
         scheduler, steps = scheduler_of(module), steps_of(module)
+        if why := _not_reduced(module):
+            return Refusal(why, "diffusion.denoise", "wrong-kind")
         if self.solver != "own" and "FlowMatch" in scheduler.class_name.data:
             return Refusal(f"{scheduler.class_name.data} is a flow-matching scheduler", "@scheduler", "wrong-kind")
         if self.steps >= steps:
@@ -94,3 +96,21 @@ class ReduceSteps(DiffusionPass):
         class_name, overrides = SCHEDULERS[self.solver]
         scheduler.properties["class_name"] = type(scheduler.class_name)(class_name)
         scheduler.set_value("overrides", {**overrides, "timestep_spacing": self.spacing})
+
+
+def _not_reduced(module: ModuleOp) -> str:
+    """Return why the steps of a module cannot be reduced; empty where they can."""
+    if len(stages(module)) > 1:
+        return "the call has several stages, each with steps of its own"
+    if any(loop.side is not None for loop in loops(module)):
+        return "the loops divide the schedule between experts at a timestep: fewer steps are not divided yet"
+    if loops(module)[0].bounds[0] != 0:
+        return f"the call starts at step {loops(module)[0].bounds[0]}: fewer steps from an image are not made yet"
+    if steps_of(module) != scheduler_of(module).values.get("steps"):
+        return "the call ends before its schedule does: fewer steps up to there are not made yet"
+    pipeline = components(module)["pipeline"].values
+    names, given = pipeline.get("call"), pipeline.get("arguments")
+    if isinstance(names, dict) and names.get("steps") != "num_inference_steps":
+        return "the call takes its number of steps by another name than num_inference_steps"
+    fixed = [key for key in ("timesteps", "sigmas") if isinstance(given, dict) and given.get(key)]
+    return f"the call gives its {fixed[0]} one by one" if fixed else ""
