@@ -50,7 +50,7 @@ class Adapters:
         for name, call in sorted(self._calls(), key=lambda pair: self.pipelines.script.start(pair[1])):
             if is_dead(self.pipelines.values, call):
                 continue
-            condition = open_condition(self.pipelines.values, call)
+            condition = open_condition(self.pipelines.values, call, [site.call for site in self.choice.sites])
             if condition:
                 label = LOADERS[name][0] if name in LOADERS else name
                 if self.unknown(self._label(label), Missing(f"`{name}` hangs on `{condition}`", call)) is None:
@@ -90,7 +90,7 @@ class Adapters:
             return
         if isinstance(value, Missing):
             given = self.unknown(self._label(kind), value)
-            models = [str(given) if given is not None else self.pipelines.values.short(value.node)]
+            models = [str(given) if given is not None else ""]
         elif isinstance(value.value, list | tuple):
             models = [str(item) for item in value.value]
         else:

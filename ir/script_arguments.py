@@ -10,7 +10,7 @@ import libcst as cst
 from diffopt.ir.pipeline_classes import pipeline_class as known_class
 from diffopt.ir.script_kinds import Missing
 from diffopt.ir.script_names import bindings, signature
-from diffopt.ir.script_parameters import callers
+from diffopt.ir.script_parameters import callers, meant, returns
 from diffopt.ir.script_values import Values
 
 
@@ -66,6 +66,8 @@ def entry(values: Values, node: cst.BaseExpression, key: str, depth: int = 0) ->
             if named is not None:
                 return named
             return _first(entry(values, a.value, key, depth + 1) for a in reversed(node.args) if a.keyword is None)
+        case cst.Call() if (returned := _returned(values, node)) is not None:
+            return entry(values, returned, key, depth + 1)
         case cst.BinaryOperation(operator=cst.BitOr()):
             return _first(entry(values, side, key, depth + 1) for side in (node.right, node.left))
         case cst.Name():
@@ -75,6 +77,13 @@ def entry(values: Values, node: cst.BaseExpression, key: str, depth: int = 0) ->
             if len(assigned) == 1:
                 return entry(values, assigned[0], key, depth + 1)
     return values.runtime(node)
+
+
+def _returned(values: Values, call: cst.Call) -> cst.BaseExpression | None:
+    """Return the dictionary that a function of the script gives back."""
+    definitions = [b.node for b in meant(values, call.func) if isinstance(b.node, cst.FunctionDef)]
+    found = [r.value for r in returns(values, definitions[0]) if r.value is not None] if len(definitions) == 1 else []
+    return found[0] if len(found) == 1 else None
 
 
 def _first(

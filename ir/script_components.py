@@ -119,7 +119,7 @@ def component(
         return values.runtime(node)
     if isinstance(known, Known) and isinstance(node, cst.List | cst.Tuple):
         return values.runtime(node)
-    inner = _behind(pipelines, node, change.name)
+    inner = behind(pipelines, node)
     if inner is not None:
         return component(pipelines, replace(change, value=inner), current, expected, depth + 1)
     if isinstance(node, cst.Attribute) and node.attr.value == change.name and pipelines.of(node.value):
@@ -146,7 +146,7 @@ def component(
     return _made(pipelines, node, method, made_class.value.name, current, expected)
 
 
-def _behind(pipelines: Pipelines, node: cst.BaseExpression, name: str) -> cst.BaseExpression | None:
+def behind(pipelines: Pipelines, node: cst.BaseExpression) -> cst.BaseExpression | None:
     """Return the expression that another one only names, wraps or moves."""
     values = pipelines.values
     if isinstance(node, cst.Name):

@@ -26,7 +26,9 @@ KINDS: tuple[tuple[str, InputKind], ...] = (
     (r"audio|speech|voice", "audio"),
     (r"image", "image"),
 )
-NUMBERS = re.compile(r"(scale|guidance_start|guidance_end|num_\w+|frame_rate|fps|height|width|strength|steps?|size)$")
+NUMBERS = re.compile(
+    r"(scale|guidance_start|guidance_end|num_\w+|frame_rate|fps|height|width|strength|steps?|size|_in_s|threshold)$"
+)
 SIZES = re.compile(r"^(height|width|num_frames|video_length|negative_prompt)$|_size$|^crops_")
 DEVICE = re.compile(r"`(torch\.(cuda|accelerator|mps|xpu|cpu)\.|len\(os\.sched|os\.cpu_count)")
 """What a machine tells of itself."""
@@ -43,6 +45,8 @@ def input_kind(name: str, owner: PipelineClass | None) -> InputKind | None:
     scalar = bool(annotation) and not re.search(
         r"[A-Z](?!nion|ptional|one)\w*|list|dict|tuple|torch|np\.|image", annotation
     )
+    if name == "image" and owner is not None and "control_image" not in owner.call and _takes_control(owner.name):
+        return "control"
     for pattern, kind in KINDS:
         if re.search(pattern, name):
             return None if scalar and kind not in ("image", "video", "audio") else kind
@@ -55,6 +59,11 @@ def input_kind(name: str, owner: PipelineClass | None) -> InputKind | None:
     ):
         return "other"
     return None
+
+
+def _takes_control(class_name: str) -> bool:
+    """Say whether `image` steers a text-to-image class, and is not what it starts from."""
+    return bool(re.search(r"ControlNet|Adapter", class_name)) and not re.search(r"Img2Img|Inpaint", class_name)
 
 
 def follows_data(name: str, value: Missing, owner: PipelineClass | None) -> bool:

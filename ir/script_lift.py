@@ -19,11 +19,13 @@ from diffopt.ir.description import (
 )
 from diffopt.ir.errors import DiffoptError
 from diffopt.ir.pipeline_classes import PipelineClass, pipeline_class
+from diffopt.ir.roles import GUIDANCE
 from diffopt.ir.script_adapters import Adapters
 from diffopt.ir.script_arguments import argument
 from diffopt.ir.script_choice import Choice
 from diffopt.ir.script_components import Change, changes, component, find_directory
 from diffopt.ir.script_conditions import open_condition
+from diffopt.ir.script_dtype import dtype_of
 from diffopt.ir.script_flow import origins
 from diffopt.ir.script_inputs import CALLBACKS, as_json, follows_data, input_kind, is_runtime, keywords
 from diffopt.ir.script_kinds import Known, Missing, Symbol, Value
@@ -32,7 +34,7 @@ from diffopt.ir.script_models import class_of_model, concrete, is_generic, model
 from diffopt.ir.script_pipelines import Pipelines, Site
 from diffopt.ir.script_present import present
 from diffopt.ir.script_settings import FIELDS, OTHER, SETTINGS, Field, count, number, read_settings
-from diffopt.ir.source_directory import GUIDANCE, STEPS, describe_model, hub_cache, snapshot
+from diffopt.ir.source_directory import STEPS, describe_model, hub_cache, snapshot
 
 Settings = Mapping[str, object]
 
@@ -132,6 +134,9 @@ class Lift:
         if is_generic(kind) and model:
             made = class_of_model(model, kind, self.site.call, self.pipelines)
             kind = f"diffusers.{made}" if made else kind
+        classes = {site.pipeline_class for site in self.choice.sites}
+        if len(classes) > 1 and "pipeline_class" not in self.settings:
+            self.unknown("pipeline_class", Missing(f"it is one of {', '.join(sorted(classes))}", self.site.call))
         if is_generic(kind):
             short = kind.rpartition(".")[2]
             self.unknown(
@@ -239,27 +244,8 @@ class Lift:
     def _dtype(self) -> str:
         if "dtype" in self.settings:
             return str(self.settings["dtype"])
-        known: list[Value] = []
-        for site in self.choice.sites:
-            given = argument(self.values, site.call, "dtype") or argument(self.values, site.call, "torch_dtype")
-            if given is not None:
-                known.append(given if isinstance(given, Missing) else self.values.of(given.value))
-        for name in ("to", "half"):
-            for call in self.values.calls_by_name.get(name, ()):
-                if isinstance(call.func, cst.Attribute) and self.pipelines.of(call.func.value) & set(self.choice.sites):
-                    known += self._dtypes_of(call, name)
-        if not known:
-            return "float32"
-        value = self.values.agree(known[-1:] if len(self.choice.sites) == 1 else known, self.site.call)
-        if isinstance(value, Known) and isinstance(value.value, dict):
-            value = Known(value.value.get("default", next(iter(value.value.values()), None)), value.origin)
-        return str(self._checked(OTHER["dtype"], value) or "float32")
-
-    def _dtypes_of(self, call: cst.Call, name: str) -> Sequence[Value]:
-        if name == "half":
-            return [Known(Symbol("torch.float16"), call)]
-        values = [self.values.of(arg.value) for arg in call.args]
-        return [v for v in values if isinstance(v, Known) and isinstance(v.value, Symbol) and "float" in v.value.name]
+        value = dtype_of(self.pipelines, self.choice)
+        return str((None if value is None else self._checked(OTHER["dtype"], value)) or "float32")
 
     def _components(self, base: PipelineDescription) -> tuple[ComponentDescription, ...]:
         owner = pipeline_class(self.pipeline_class)
@@ -286,7 +272,9 @@ class Lift:
     ) -> ComponentDescription | Missing | None:
         made = component(self.pipelines, change, current, expected)
         condition = (
-            open_condition(self.values, change.place) if not isinstance(made, Missing) and made != current else ""
+            open_condition(self.values, change.place, [s.call for s in self.choice.sites])
+            if not isinstance(made, Missing) and made != current
+            else ""
         )
         if condition:
             made = Missing(f"it is changed only where `{condition}`", change.place)
@@ -312,6 +300,10 @@ class Lift:
                 continue
             value = self._agreed(name, name)
             if value is None or (isinstance(value, Known) and value.value is None):
+                continue
+            if isinstance(value, Missing) and isinstance(value.node, cst.Arg):
+                if not self._flows(name, value):
+                    self._hidden(value)
                 continue
             kind = input_kind(name, owner)
             if CALLBACKS.match(name):

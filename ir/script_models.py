@@ -44,13 +44,10 @@ class Model:
 def model_of(pipelines: Pipelines, site: Site, depth: int = 0) -> Model:
     """Return the model a site builds its pipeline from."""
     values, call = pipelines.values, site.call
+    source = source_of(pipelines, site)
+    if source is not None and depth < 4:
+        return Model(model_of(pipelines, source, depth + 1).value, source)
     if site.loader == "from_pipe":
-        found = (
-            sorted(pipelines.of(call.args[0].value), key=lambda s: pipelines.script.start(s.call)) if call.args else []
-        )
-        if found and depth < 4:
-            known = values.agree([model_of(pipelines, source, depth + 1).value for source in found], call)
-            return Model(known, found[0])
         return Model(Missing("the pipeline it is made from is not built in this file", call))
     if not site.loader:
         return Model(_model_of_parts(pipelines, site))
@@ -61,6 +58,18 @@ def model_of(pipelines: Pipelines, site: Site, depth: int = 0) -> Model:
     if given is None or isinstance(given, Missing):
         return Model(given or Missing(f"`{site.loader}` is given no model", call))
     return Model(_text(pipelines, values.of(given.value)))
+
+
+def source_of(pipelines: Pipelines, site: Site) -> Site | None:
+    """Return where the pipeline is built that another takes its parts from: `X.from_pipe(p)`, `X(**p.components)`."""
+    for arg in site.call.args:
+        node: cst.BaseExpression | None = arg.value if site.loader == "from_pipe" and arg.keyword is None else None
+        if arg.star == "**" and isinstance(arg.value, cst.Attribute) and arg.value.attr.value == "components":
+            node = arg.value.value
+        found = sorted(pipelines.of(node), key=lambda s: pipelines.script.start(s.call)) if node is not None else []
+        if found and found[0] is not site:
+            return found[0]
+    return None
 
 
 def _text(pipelines: Pipelines, value: Value) -> Value:

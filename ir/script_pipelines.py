@@ -219,6 +219,9 @@ class Pipelines:
         inner = self.values.partial_of(call)
         if inner is not None:
             made = inner.args[0].value
+        if isinstance(made, cst.Name):
+            found = [b.node for b in bindings(self.script, made) if isinstance(b.node, cst.Attribute)]
+            made = found[0] if len(found) == 1 and found[0].attr.value in LOADERS else made
         if isinstance(made, cst.Attribute) and made.attr.value in LOADERS:
             loader, made = made.attr.value, made.value
         pipeline_class = self._pipeline_class(made)

@@ -10,9 +10,10 @@ import libcst as cst
 from diffopt.ir.description import JSON, Present
 from diffopt.ir.script_adapters import CHANGES, LOADERS
 from diffopt.ir.script_choice import Choice
+from diffopt.ir.script_components import Change, behind, changes
 from diffopt.ir.script_conditions import is_dead, open_condition
 from diffopt.ir.script_inputs import as_json
-from diffopt.ir.script_kinds import Known, Symbol
+from diffopt.ir.script_kinds import Known
 from diffopt.ir.script_pipelines import FLUENT, Pipelines
 
 METHODS = re.compile(r"^(enable|disable|fuse|unfuse|set|compile|apply|upcast)(_|$)")
@@ -28,8 +29,22 @@ MEMORY = ("memory_format",)
 
 def present(pipelines: Pipelines, choice: Choice) -> tuple[Present, ...]:
     """Return what the script does to the pipeline to make it faster or smaller, in the order of the source."""
+    parts = [item for change in changes(pipelines, choice) for item in _of_part(pipelines, change)]
     found = [item for call in pipelines.script.all(cst.Call) for item in _of_call(pipelines, choice, call)]
-    return tuple(found)
+    return (*parts, *found)
+
+
+def _of_part(pipelines: Pipelines, change: Change) -> Iterator[Present]:
+    """Yield what is done to a component where it is made."""
+    node: cst.BaseExpression | None = change.value
+    for _ in range(12):
+        if node is None:
+            return
+        for arg in node.args if isinstance(node, cst.Call) else ():
+            if arg.keyword is not None and arg.keyword.value == "quantization_config":
+                assert isinstance(node, cst.Call)
+                yield _made(pipelines, "quantization_config", change.name, [arg], node)
+        node = behind(pipelines, node)
 
 
 def _of_call(pipelines: Pipelines, choice: Choice, call: cst.Call) -> Iterator[Present]:
@@ -69,7 +84,8 @@ def _target(pipelines: Pipelines, choice: Choice, node: cst.BaseExpression) -> s
         names.append(node.attr.value)
         node = node.value
         if pipelines.of(node) & set(choice.sites):
-            return "" if names[-1] in ("config", "components", "device", "dtype") or "config" in names else names[-1]
+            deep = len(names) > 1 and names[0] not in ("decode", "encode", "forward", "decoder", "encoder")
+            return "" if deep or names[-1] in ("config", "components", "device", "dtype") else names[-1]
     return ""
 
 
@@ -83,12 +99,7 @@ def _made(pipelines: Pipelines, name: str, target: str, args: Iterator[cst.Arg] 
             given[key] = as_json(value.value) if isinstance(value, Known) else values.short(arg.value)
         except TypeError:
             given[key] = values.short(arg.value)
-    condition = open_condition(values, call)
+    condition = open_condition(values, call, pipelines.sites)
     if condition:
         given["when"] = condition
     return Present(name, target, given, pipelines.script.span(call))
-
-
-def symbol_name(value: object) -> str:
-    """Return the last part of an imported thing's name."""
-    return value.name.rpartition(".")[2] if isinstance(value, Symbol) else ""
