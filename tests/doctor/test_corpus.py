@@ -19,7 +19,7 @@ def _sources() -> Iterator[tuple[str, str]]:
     """Yield (name, code) of each script of the corpus and each example of the installed diffusers."""
     from diffopt.ir.pipeline_examples import example_docs
 
-    for file in sorted(CORPUS.rglob("*.py")):
+    for file in sorted((*CORPUS.rglob("*.py"), *CORPUS.rglob("*.py.txt"))):
         yield f"corpus/{file.relative_to(CORPUS).as_posix()}", file.read_text(encoding="utf-8")
     for name, file_name, line, code in example_docs():
         yield f"{file_name}:{line} {name}", code
