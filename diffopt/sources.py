@@ -1,4 +1,4 @@
-"""What a user hands over, whichever form it has: a script, a model directory, IR text, or a built-in model."""
+"""What a user hands over: a script, a model directory, a hub id, a live pipeline, IR text, or a built-in model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Source:
     """A lifted source.
 
     Args:
-        kind: `builtin`, `directory`, `script` or `ir`.
+        kind: `builtin`, `directory`, `hub`, `live`, `script` or `ir`.
         text: of the script, byte for byte as decoded; empty for the others.
         builtin: the built-in model, which brings prompts and a scorer.
     """
@@ -35,18 +35,22 @@ class Source:
     builtin: Shapes | None = None
 
 
-def lift(source: str | Path, settings: Mapping[str, str] | None = None) -> Source:
+def lift(source: object, settings: Mapping[str, str] | None = None, **call: str | float) -> Source:
     """Lift a source into the `diffusion` dialect; nothing of it is run.
 
     Args:
-        source: path of a `.py` script, of a model directory or of IR text, or `demo:shapes`.
+        source: path of a `.py` script, of a model directory or of IR text, a hub id, `demo:shapes`, or a pipeline object.
         settings: values for what cannot be known from the source, and changes to the call: `steps`, `guidance`,
-            `height`, `width`; for a script, any name it leaves open.
+            `height`, `width`; for a script, any name it leaves open; for a hub id that is not downloaded,
+            `pipeline_class`; for a pipeline object, `model`, where to load it from.
+        call: settings too, as keywords: `lift(pipe, steps=30)`.
 
     Raises:
         DiffoptError: no such source, or one that cannot be lifted; says where and what to do.
     """
-    given = dict(settings or {})
+    given = {**(settings or {}), **{key: str(value) for key, value in call.items()}}
+    if not isinstance(source, str | Path):
+        return _lift_live(source, given)
     name = str(source)
     if name.startswith("demo:"):
         return _lift_builtin(name, given)
@@ -55,11 +59,17 @@ def lift(source: str | Path, settings: Mapping[str, str] | None = None) -> Sourc
         from diffopt.ir.source_directory import describe_directory
 
         return Source(name, "directory", _build(describe_directory(path, **_call_settings(given, name))))
+    if not path.exists() and ("pipeline_class" in given or _downloaded(name)):
+        from diffopt.ir.source_directory import describe_hub, with_call
+
+        described = describe_hub(name, given.pop("pipeline_class", ""))
+        return Source(name, "hub", _build(with_call(described, **_call_settings(given, name))))
     if not path.exists():
         raise DiffoptError(
             "no such file, model directory or built-in model",
             where=name,
-            hint="give a .py script, a directory with model_index.json, or demo:shapes",
+            hint="give a .py script, a directory with model_index.json, or demo:shapes; a hub id that is not "
+            "downloaded needs --set pipeline_class=NAME",
         )
     if path.suffix in IR_SUFFIXES:
         from diffopt.ir.identity import parse_module
@@ -85,6 +95,21 @@ def read_text(path: Path) -> str:
         raise DiffoptError(f"not UTF-8 text (byte {error.start})", where=str(path)) from None
     except OSError as error:
         raise DiffoptError(f"cannot be read: {error.strerror}", where=str(path)) from None
+
+
+def _downloaded(name: str) -> bool:
+    """Tell whether a hub id stands in the local cache."""
+    from diffopt.ir.source_directory import hub_cache, snapshot
+
+    return snapshot(name, hub_cache()) is not None
+
+
+def _lift_live(pipe: object, settings: dict[str, str]) -> Source:
+    from diffopt.ir.source_live import describe_live
+
+    model = settings.pop("model", "")
+    name = f"a live {type(pipe).__name__}"
+    return Source(name, "live", _build(describe_live(pipe, model=model, **_call_settings(settings, name))))
 
 
 def _lift_builtin(name: str, settings: dict[str, str]) -> Source:

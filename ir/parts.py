@@ -65,22 +65,22 @@ def call_names(class_name: str, guidance: Guidance) -> dict[str, str]:
 
 
 def _swapped(description: PipelineDescription, part: ComponentDescription) -> dict[str, JSON]:
-    """Return what of the scheduler's configuration a script changed, where its class is not the saved model's own."""
+    """Return what was changed of the scheduler that stands in the saved model, where something was."""
     folder = Path(description.model)
-    if not description.source or not (folder / "model_index.json").is_file():
+    if not (folder / "model_index.json").is_file():
         return {}
     saved = next((p for p in read_index(folder).components if p.name == part.name), None)
-    if saved is None or (saved.class_name == part.class_name and not _changes(saved, part)):
+    if saved is None:
         return {}
-    return {"swapped": _changes(saved, part)}
-
-
-def _changes(saved: ComponentDescription, part: ComponentDescription) -> dict[str, JSON]:
-    return {
+    other = saved.class_name != part.class_name
+    changes: dict[str, JSON] = {
         key: value
         for key, value in part.config.items()
-        if not key.startswith("_") and (key not in saved.config or saved.config[key] != value)
+        # A live configuration also holds defaults that older saved ones do not; a script holds what it gives.
+        if not key.startswith("_")
+        and (saved.config[key] != value if key in saved.config else other or description.source)
     }
+    return {"swapped": changes} if other or changes else {}
 
 
 def _prediction(class_name: str, config: object) -> dict[str, JSON]:

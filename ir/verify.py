@@ -248,9 +248,9 @@ def _names_are_identifiers(module: ModuleOp) -> Iterator[tuple[str, str]]:
             keys += transform.arguments
             for key in GIVEN.intersection(transform.arguments):
                 yield f"{key!r} is an argument that the emitted code gives itself", f"@{name}"
-        if component.values.get("model") is not None and name != "pipeline":
-            if class_name.split(".")[0] not in ("diffusers", "transformers"):
-                yield f"{class_name!r} is not from diffusers or transformers, so no code can load it", f"@{name}"
+        own = component.values.get("model") is not None and name != "pipeline"
+        if own and class_name.split(".")[0] not in ("diffusers", "transformers"):
+            yield f"{class_name!r} is not from diffusers or transformers, so no code can load it", f"@{name}"
         swapped = component.values.get("swapped")
         keys += list(swapped) if isinstance(swapped, dict) else []
         for item in _listed(component.values.get("inputs")):
@@ -303,6 +303,12 @@ def _call_is_complete(module: ModuleOp) -> Iterator[tuple[str, str]]:
             yield f"{name!r} is no name for an argument", "@pipeline"
     if not isinstance(values.get("model"), str):
         yield "model must name a model directory or hub id", "@pipeline"
+    for adapter in _listed(values.get("adapters")):
+        if not adapter.get("model"):
+            yield (
+                f"the {adapter.get('kind')} {adapter.get('name')!r} does not say where it was loaded from",
+                "@pipeline",
+            )
     if values.get("dtype") not in DTYPES:
         yield f"dtype must be one of {', '.join(DTYPES)}", "@pipeline"
 
