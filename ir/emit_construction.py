@@ -67,7 +67,10 @@ def construction(module: ModuleOp) -> Construction:
                 after.append(f"{target}.{method}({_keywords(arguments_given)})")
             else:
                 left.append(method)
-    return Construction(frozenset(imports), tuple(before), tuple(f"{n}={n}" for n in own), tuple(after), tuple(left))
+    without = values.get("without")
+    given = [f"{name}={name}" for name in own]
+    given += [f"{name}=None" for name in (without if isinstance(without, list) else ())]
+    return Construction(frozenset(imports), tuple(before), tuple(given), tuple(after), tuple(left))
 
 
 def _load(name: str, part: ComponentOp, dtype: str) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from xdsl.dialects.builtin import ModuleOp, StringAttr
 
 from diffopt.ir.description import JSON
-from diffopt.ir.dialect import ComponentOp, components, denoiser_of, loops, scheduler_of, stages, steps_of
+from diffopt.ir.dialect import ComponentOp, components, denoiser_of, loops, only_plain, scheduler_of, stages, steps_of
 from diffopt.ir.parts import USUAL
 
 RUNTIME = "diffopt.backends.runtime"
@@ -134,6 +134,8 @@ def _transform_statements(component: ComponentOp, module: ModuleOp, *, built: bo
 
 def _plan_statements(module: ModuleOp) -> list[Statement]:
     """Return the step plan, where steps differ: which are guided, and which run the whole denoiser."""
+    if only_plain(module):
+        return []
     found, steps = loops(module), steps_of(module)
     guided = [i for loop in found if loop.guide is not None for i in range(*loop.bounds)]
     predict = found[0].predicts[0]

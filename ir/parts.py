@@ -35,6 +35,8 @@ def parts_of(description: PipelineDescription, guidance: Guidance, scheduler: st
     if extra:
         call["extra_guidance"] = extra
     names_held = [part.name for part in description.components]
+    if without := _without(description, names_held):
+        call["without"] = without
     call |= _present([p for p in description.present if p.target not in names_held])
     parts = [ComponentOp("pipeline", description.pipeline_class, call)]
     for part in description.components:
@@ -62,6 +64,17 @@ def call_names(class_name: str, guidance: Guidance) -> dict[str, str]:
         "width": "width" if "width" in known.call else "",
     }
     return {key: name for key, name in found.items() if name}
+
+
+def _without(description: PipelineDescription, held: list[str]) -> list[JSON]:
+    """Return components that would be loaded, or asked for, and are not to be."""
+    known, folder = pipeline_class(description.pipeline_class), Path(description.model)
+    wanted = [name for name in known.components if name not in known.optional] if known else []
+    if (folder / "model_index.json").is_file():
+        wanted += [part.name for part in read_index(folder).components]
+    # A description of a class alone does not say what the model leaves out.
+    empty = not any(part.config for part in description.components)
+    return [] if empty else [name for name in dict.fromkeys(wanted) if name not in held]
 
 
 def _swapped(description: PipelineDescription, part: ComponentDescription) -> dict[str, JSON]:

@@ -20,6 +20,7 @@ from diffopt.ir.dialect import (
     VideoType,
     components,
     loops,
+    only_plain,
     scheduler_of,
     stages,
     steps_of,
@@ -189,6 +190,16 @@ def _one_call(module: ModuleOp) -> Iterator[tuple[str, str]]:
                 yield f"a scale that the denoiser takes is a number from 0, not {scale:g}", "diffusion.predict"
 
 
+def _plan_is_plain(module: ModuleOp) -> Iterator[tuple[str, str]]:
+    """A plan of steps counts the denoiser's calls, which only a plain call makes one by one from the first step."""
+    found = loops(module)
+    windowed = any(len({loop.guide is None for loop in stage}) > 1 for stage in stages(module))
+    cached = any(predict.full_steps is not None for loop in found for predict in loop.predicts)
+    why = only_plain(module) if windowed or cached else ""
+    if why:
+        yield f"{why}: no plan over its steps can be followed yet", "diffusion.denoise"
+
+
 TRANSFORM_ORDER = (
     # (earlier, later, why `later` may not come after `earlier`)
     ("export", "quantize", "an exported component has no torch weights left to quantize"),
@@ -253,6 +264,8 @@ def _names_are_identifiers(module: ModuleOp) -> Iterator[tuple[str, str]]:
             yield f"{class_name!r} is not from diffusers or transformers, so no code can load it", f"@{name}"
         swapped = component.values.get("swapped")
         keys += list(swapped) if isinstance(swapped, dict) else []
+        without = component.values.get("without")
+        keys += map(str, without if isinstance(without, list) else ())
         for item in _listed(component.values.get("inputs")):
             keys.append(str(item.get("name")))
         for item in _listed(component.values.get("present")):
@@ -330,5 +343,6 @@ RULES: dict[Stage, tuple[Rule, ...]] = {
         Rule("names-are-identifiers", _names_are_identifiers),
         Rule("origins-are-names", _origins_are_names),
         Rule("call-is-complete", _call_is_complete),
+        Rule("plan-is-plain", _plan_is_plain),
     ),
 }

@@ -126,6 +126,16 @@ TEXT_CASES = [
         "@pipeline",
         [("height = 64 : i64, ", "")],
     ),
+    (
+        "plan-is-plain",
+        "guidance asks the denoiser twice in turn: no plan over its steps can be followed yet",
+        "diffusion.denoise",
+        [
+            ("by 2.000000e+00", "by 2.000000e+00 in_turn"),
+            ("(%x_1, %t, %c)", "(%x_1, %t, %c) full at [0, 2] branch 0"),
+            ("(%x_1, %t, %u)", "(%x_1, %t, %u) full at [0, 2] branch 0"),
+        ],
+    ),
     ("call-is-complete", "width must be a whole number of pixels", "@pipeline", [("width = 64", "width = -64")]),
     ("call-is-complete", "model must name a model directory or hub id", "@pipeline", [("model =", "mode =")]),
     (
