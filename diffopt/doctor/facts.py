@@ -340,14 +340,16 @@ def _plain(node: cst.CSTNode, facts: Facts) -> bool:
         if isinstance(inner, cst.Call | cst.Subscript | cst.FormattedString | cst.Lambda | cst.Attribute):
             return False
         if isinstance(inner, cst.Name) and inner.value not in ("True", "False", "None"):
-            value = facts.pipelines.values.of(inner)
-            if not isinstance(value, Known) or value.origin is inner or not _literal(value.origin):
+            bound = facts.bound(inner)
+            if not isinstance(bound, cst.BaseExpression) or not _literal(bound):
                 return False
     return True
 
 
 def _literal(node: cst.CSTNode) -> bool:
-    return not any(isinstance(n, cst.Call | cst.Name | cst.Subscript | cst.Param) for n in _inside(node))
+    constants = ("True", "False", "None")
+    names = any(isinstance(n, cst.Name) and n.value not in constants for n in _inside(node))
+    return not names and not any(isinstance(n, cst.Call | cst.Subscript | cst.Lambda) for n in _inside(node))
 
 
 def _inside(node: cst.CSTNode) -> Iterator[cst.CSTNode]:

@@ -190,3 +190,34 @@ def test_a_thousand_lines_take_less_than_three_seconds(tmp_path: Path) -> None:
         assert main(["doctor", str(file)]) == 1
         best = min(best, time.process_time() - start)
     assert best < 3
+
+
+@pytest.mark.slow
+def test_the_rules_work_in_fixit_itself(script: Path) -> None:
+    config = '[tool.fixit]\nroot = true\nenable = ["diffopt.doctor.rules"]\ndisable = ["fixit.rules"]\n'
+    (script.parent / "pyproject.toml").write_text(config, encoding="utf-8")
+    command = [sys.executable, "-m", "fixit", "lint", str(script)]
+    done = subprocess.run(command, cwd=script.parent, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "OffloadAfterCuda: DIFF008 " in done.stdout
+    assert "UnknownCallArgument: DIFF038 " in done.stdout
+
+
+@pytest.mark.slow
+def test_truncated_scripts_are_linted_and_fixed_or_refused(repository: Path) -> None:
+    from diffopt.doctor.runner import fixed, lint
+    from diffopt.ir.errors import DiffoptError
+
+    read, refused = 0, list[str]()
+    for file in sorted((repository / "tests" / "ir" / "corpus").rglob("*.txt"))[::4]:
+        lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+        for count in range(1, len(lines), 5):
+            try:
+                after = fixed("".join(lines[:count]), file.name)
+            except DiffoptError as error:
+                refused.append(str(error))
+                continue
+            assert not any(finding.fixable for finding in lint(after, file.name))
+            read += 1
+    assert read > 20
+    assert not any("\n" in text or "a fix would break" in text for text in refused)
