@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffopt.artifact import Artifact, installed_version, write_artifact
-from diffopt.ir.emit_edits import apply_edits, emit_edits, unified_patch
+from diffopt.ir.emit_edits import emit_project_edits
 from diffopt.ir.emit_pipeline import emit_pipeline
+from diffopt.ir.script_patch import project_patch
 from diffopt.passes.base import registry
 from diffopt.passes.pipeline import Trace
 
@@ -54,10 +55,9 @@ def pack(
 
 
 def script_patch(winner: ModuleOp, source: Source, *, engines: Path) -> str:
-    """Return the patch of the user's script; empty where nothing changes."""
-    edits = emit_edits(winner, source.text, path=source.name, engines=str(engines.resolve()))
-    patched: str = apply_edits(source.text, edits)
-    return unified_patch(Path(source.name).name, source.text, patched)
+    """Return the patch of the user's script and the files of its project; empty where nothing changes."""
+    edits = emit_project_edits(winner, source.name, engines=str(engines.resolve()))
+    return project_patch(edits, source.name)
 
 
 def level_json(final: Final) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tokenize
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,21 +19,29 @@ from diffopt.ir.errors import DiffoptError
 from diffopt.ir.script_choice import Choice, choose
 from diffopt.ir.script_imports import Imports, Pair, imports
 from diffopt.ir.script_insertion import NewLine, insert
-from diffopt.ir.script_lines import Edit, Lines, apply_edits
+from diffopt.ir.script_lines import Edit, Lines, apply_edits, moved
+from diffopt.ir.script_notebook import notebook_edits, parse_notebook
 from diffopt.ir.script_patch import unified_patch
 from diffopt.ir.script_pipelines import Pipelines
-from diffopt.ir.script_placement import places
+from diffopt.ir.script_placement import Place, places
+from diffopt.ir.script_project import NOTEBOOK, open_script
 from diffopt.ir.script_rewrites import Wanted, comments_last, rewrite
-from diffopt.ir.script_text import parse_script
+from diffopt.ir.script_text import Part, Script, join, parse_script, read_whole
 from diffopt.ir.verify import Stage, verify
 
-__all__ = ["Edit", "apply_edits", "emit_edits", "unified_patch"]
+__all__ = ["Edit", "apply_edits", "emit_edits", "emit_project_edits", "unified_patch"]
 
 BYTE_ORDER_MARK = "\ufeff"
 
 
 def emit_edits(
-    module: ModuleOp, source_text: str, *, path: str | Path = "script.py", engines: str = "engines", pipeline: str = ""
+    module: ModuleOp,
+    source_text: str,
+    *,
+    path: str | Path = "script.py",
+    engines: str = "engines",
+    pipeline: str = "",
+    bought: Mapping[str, str] | None = None,
 ) -> tuple[Edit, ...]:
     """Return the edits that bring a module's passes into the script it was lifted from.
 
@@ -43,36 +52,101 @@ def emit_edits(
         path: of the script; relative paths in it are seen from there.
         engines: folder for compiled engines, as the patched script should name it.
         pipeline: which one is meant, where the script has several.
+        bought: what each pass was measured to buy, for the comments, as `1.8x, 47 dB`.
 
     Raises:
         DiffoptError: the script no longer fits the module, or builds its pipeline where nothing can be put in.
     """
+    offset = len(BYTE_ORDER_MARK) if source_text.startswith(BYTE_ORDER_MARK) else 0
+    text = source_text[offset:]
+    notebook = str(path).endswith(NOTEBOOK)
+    if not _statements(module):
+        return ()
+    script = join([parse_notebook(text, str(path))]) if notebook else parse_script(text, path)
+    edits = _edits(module, script, engines, pipeline, bought or {})
+    edits = notebook_edits(text, edits, str(path)) if notebook else edits
+    return tuple(moved(edit, offset) for edit in edits)
+
+
+def emit_project_edits(
+    module: ModuleOp,
+    path: str | Path,
+    *,
+    engines: str = "engines",
+    pipeline: str = "",
+    bought: Mapping[str, str] | None = None,
+) -> dict[str, tuple[Edit, ...]]:
+    """Return the edits of each file of a project, by its path, that bring a module's passes into the project.
+
+    Args:
+        path: of the script that is run, as it was lifted; the files it imports are read beside it.
+
+    Raises:
+        DiffoptError: a file cannot be read or no longer fits the module.
+    """
+    if not _statements(module):
+        return {}
+    script = open_script(path)
+    every = _edits(module, script, engines, pipeline, bought or {})
+    found: dict[str, tuple[Edit, ...]] = {}
+    ends = [part.base - 1 for part in script.parts[1:]] + [len(script.text)]
+    for part, end in zip(script.parts, ends, strict=True):
+        own = [edit for edit in every if part.base <= edit.start <= end]
+        edits = [moved(replace(edit, end=min(edit.end, end)), -part.base) for edit in own]
+        if not edits:
+            continue
+        whole = read_whole(part.path)
+        offset = len(BYTE_ORDER_MARK) if whole.startswith(BYTE_ORDER_MARK) else 0
+        if part.path.endswith(NOTEBOOK):
+            edits = list(notebook_edits(whole[offset:], edits, part.path))
+        found[part.path] = tuple(moved(edit, offset) for edit in edits)
+    return found
+
+
+def _statements(module: ModuleOp) -> tuple[Statement, ...]:
     broken = verify(module, Stage.EMITTABLE)
     if broken:
         raise DiffoptError(f"{broken[0].message} [{broken[0].rule}]", where=broken[0].where)
+    return statements(module)
+
+
+def _edits(
+    module: ModuleOp, script: Script, engines: str, pipeline: str, bought: Mapping[str, str]
+) -> tuple[Edit, ...]:
     wanted_statements = statements(module)
-    if not wanted_statements:
-        return ()
-    offset = len(BYTE_ORDER_MARK) if source_text.startswith(BYTE_ORDER_MARK) else 0
-    script = parse_script(source_text[offset:], path)
-    lines = Lines.of(script.text)
+    lines = Lines.of(script)
     pipelines = Pipelines(script)
     try:
         choice = _choice(pipelines, module, pipeline)
         wanted = _wanted_arguments(module)
-        edits, complete = rewrite(pipelines, lines, choice, wanted, components(module)["pipeline"].class_name.data)
+        told = [replace(item, origin=_told(item.origin, bought)) for item in wanted]
+        edits, complete = rewrite(pipelines, lines, choice, told, components(module)["pipeline"].class_name.data)
         if not complete:
             wanted_statements += (_call_defaults(wanted),) if wanted else ()
-        found = places(pipelines, choice)
-        first = min((site.call for site in choice.sites), key=script.start)
-        known = _imports(pipelines, lines, wanted_statements, first)
-        edits += known.edits
-        for place in found:
-            new = [_line(statement, place.pipe, engines, known) for statement in wanted_statements]
-            edits += insert(script, lines, place, new)
+        for part, found in _by_part(script, places(pipelines, choice)).items():
+            own = [site.call for site in choice.sites if script.part(site.call) is part]
+            first = min((*own, *(place.unit for place in found)), key=script.start)
+            known = _imports(pipelines, lines, wanted_statements, first, bought)
+            edits += known.edits
+            for place in found:
+                new = [_line(statement, place.pipe, engines, known, bought) for statement in wanted_statements]
+                edits += insert(script, lines, place, new)
     except RecursionError:
-        raise DiffoptError("too involved to be edited", where=str(path)) from None
-    return tuple(Edit(e.start + offset, e.end + offset, e.text, e.origin) for e in comments_last(edits))
+        raise DiffoptError("too involved to be edited", where=script.path) from None
+    return tuple(comments_last(edits))
+
+
+def _by_part(script: Script, found: list[Place]) -> dict[Part, list[Place]]:
+    parts: dict[Part, list[Place]] = {}
+    for place in found:
+        parts.setdefault(script.part(place.unit), []).append(place)
+    return parts
+
+
+def _told(origin: str, bought: Mapping[str, str]) -> str:
+    """Return the passes of a change with what each one bought."""
+    passes = [name for name in origin.split(", ") if name]
+    return ", ".join(f"{name} ({bought[name]})" if name in bought else name for name in passes)
 
 
 def _choice(pipelines: Pipelines, module: ModuleOp, name: str) -> Choice:
@@ -121,24 +195,31 @@ def _call_defaults(wanted: list[Wanted]) -> Statement:
     return Statement(origin, ((RUNTIME, "call_defaults"),), f"call_defaults({{pipe}}, {given})")
 
 
-def _imports(pipelines: Pipelines, lines: Lines, found: tuple[Statement, ...], first: cst.CSTNode) -> Imports:
+def _imports(
+    pipelines: Pipelines,
+    lines: Lines,
+    found: tuple[Statement, ...],
+    first: cst.CSTNode,
+    bought: Mapping[str, str],
+) -> Imports:
     needed: dict[Pair, str] = {}
     for statement in found:
         for pair in _pairs(statement):
             origins = [*filter(None, needed.get(pair, "").split(", ")), statement.origin]
             needed[pair] = ", ".join(dict.fromkeys(origins))
-    return imports(pipelines.script, lines, needed, first)
+    told = {pair: _told(origin, bought) for pair, origin in needed.items()}
+    return imports(pipelines.script, lines, told, first)
 
 
 def _pairs(statement: Statement) -> tuple[Pair, ...]:
     return (*statement.imports, *([("pathlib", "Path")] if "{engines}" in statement.code else []))
 
 
-def _line(statement: Statement, pipe: str, engines: str, known: Imports) -> NewLine:
+def _line(statement: Statement, pipe: str, engines: str, known: Imports, bought: Mapping[str, str]) -> NewLine:
     """Write a statement with the names under which the script has its imports."""
     code = _renamed(statement.code, {name: known.written[module, name] for module, name in statement.imports})
     folder = f"{known.written['pathlib', 'Path']}({literal(engines)})" if "{engines}" in code else ""
-    return NewLine(code.replace("{pipe}", pipe).replace("{engines}", folder), statement.origin)
+    return NewLine(code.replace("{pipe}", pipe).replace("{engines}", folder), _told(statement.origin, bought))
 
 
 def _renamed(code: str, names: Mapping[str, str]) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import libcst as cst
 
 from diffopt.ir.script_lines import MARK, Edit, Lines
-from diffopt.ir.script_text import Script
+from diffopt.ir.script_text import Part, Script
 
 Pair = tuple[str, str]
 
@@ -28,11 +28,12 @@ def imports(script: Script, lines: Lines, needed: Mapping[Pair, str], first_use:
         needed: (module, name) pairs, with the pass that needs each.
         first_use: the first node of the script that needs imports of its own; new ones go before it.
     """
-    bound = _bound_names(script)
+    part = script.part(first_use)
+    bound = _bound_names(part)
     limit = _top_level(script, first_use)
     written: dict[Pair, str] = {}
     new: dict[int, list[tuple[Pair, str, str]]] = {}
-    top = _import_lines(script)
+    top = _import_lines(part)
     for pair, origin in needed.items():
         module, name = pair
         present = _present(script, bound, pair, limit)
@@ -46,14 +47,14 @@ def imports(script: Script, lines: Lines, needed: Mapping[Pair, str], first_use:
         anchor = (same or fitting)[-1] if fitting else None
         at = script.start(anchor) if anchor is not None else -1
         new.setdefault(at, []).append((pair, alias, origin))
-    edits = [_edit(script, lines, at, entries) for at, entries in sorted(new.items())]
+    edits = [_edit(script, part, lines, at, entries) for at, entries in sorted(new.items())]
     return Imports(written, (*edits, *_stale(script, lines, top, needed)))
 
 
-def _bound_names(script: Script) -> dict[str, set[str]]:
+def _bound_names(part: Part) -> dict[str, set[str]]:
     """Return every name the script binds in any scope, with what it imports under it (empty text for other things)."""
     found: dict[str, set[str]] = {}
-    for scope in script.part(script.module).scopes.all():
+    for scope in part.scopes.all():
         for name, assigned in scope.names.items():
             found.setdefault(name, set()).update(one.imported for one in assigned)
     return found
@@ -62,7 +63,7 @@ def _bound_names(script: Script) -> dict[str, set[str]]:
 def _present(script: Script, bound: Mapping[str, set[str]], pair: Pair, limit: cst.CSTNode) -> str:
     """Return how the script can already write an imported name; empty if it cannot."""
     module, name = pair
-    for line in _import_lines(script):
+    for line in _import_lines(script.part(limit)):
         if script.start(line) >= script.start(limit):
             continue
         for statement in line.body:
@@ -82,11 +83,11 @@ def _present(script: Script, bound: Mapping[str, set[str]], pair: Pair, limit: c
     return ""
 
 
-def _import_lines(script: Script) -> list[cst.SimpleStatementLine]:
+def _import_lines(part: Part) -> list[cst.SimpleStatementLine]:
     """Return the lines at the top level that import, `__future__` aside."""
     return [
         line
-        for line in script.module.body
+        for line in part.module.body
         if isinstance(line, cst.SimpleStatementLine) and any(map(_is_import, line.body))
     ]
 
@@ -103,7 +104,7 @@ def _top_level(script: Script, node: cst.CSTNode) -> cst.CSTNode:
     return chain[-2] if len(chain) > 1 else node
 
 
-def _edit(script: Script, lines: Lines, at: int, entries: Iterable[tuple[Pair, str, str]]) -> Edit:
+def _edit(script: Script, part: Part, lines: Lines, at: int, entries: Iterable[tuple[Pair, str, str]]) -> Edit:
     """Return the edit that adds imports behind the import at an offset; behind docstring and `__future__` for -1."""
     merged: dict[str, list[tuple[str, str, str]]] = {}
     for (module, name), alias, origin in entries:
@@ -115,10 +116,10 @@ def _edit(script: Script, lines: Lines, at: int, entries: Iterable[tuple[Pair, s
         mark = f"{MARK}: {', '.join(origins)}" if origins else MARK
         code.append(f"from {module} import {', '.join(parts)}  {mark}")
     if at >= 0:
-        line = next(line for line in _import_lines(script) if script.start(line) == at)
+        line = next(line for line in _import_lines(part) if script.start(line) == at)
         return lines.after(script.end(line.body[-1]), code)
-    before = [line for line in script.module.body if _is_preface(line)]
-    preface = before[: next((i for i, line in enumerate(script.module.body) if line not in before), len(before))]
+    before = [line for line in part.module.body if _is_preface(line)]
+    preface = before[: next((i for i, line in enumerate(part.module.body) if line not in before), len(before))]
     if preface:
         last = preface[-1]
         assert isinstance(last, cst.SimpleStatementLine)
@@ -127,7 +128,7 @@ def _edit(script: Script, lines: Lines, at: int, entries: Iterable[tuple[Pair, s
         min(
             script.start(node)
             for node in script.nodes
-            if isinstance(node, cst.BaseSmallStatement | cst.BaseCompoundStatement)
+            if isinstance(node, cst.BaseSmallStatement | cst.BaseCompoundStatement) and script.part(node) is part
         )
     )
     newline = lines.newline(first)

@@ -116,7 +116,7 @@ def _replace(script: Script, lines: Lines, ours: Sequence[Unit], new: Sequence[N
     for index, unit in enumerate(ours):
         start, end = lines.statement_start(script.start(unit)), lines.line_end(script.end(unit))
         newline = lines.newline(end)
-        text = newline.join(_render(new, lines.indent(start), script.module.default_indent)) if index == 0 else ""
+        text = newline.join(_render(new, lines.indent(start), _deeper(script, unit))) if index == 0 else ""
         last = min(end + len(newline), len(script.text)) if index else end
         edits.append(Edit(start, last, text))
     return edits
@@ -133,7 +133,7 @@ def _after(script: Script, lines: Lines, unit: Unit, new: Sequence[NewLine]) -> 
     indent = lines.indent(begin)
     edits: list[Edit] = []
     if isinstance(holder, cst.SimpleStatementSuite):
-        indent += script.module.default_indent
+        indent += _deeper(script, unit)
         edits.append(_open_suite(script, lines, holder, indent, []))
     if isinstance(holder, cst.SimpleStatementLine | cst.SimpleStatementSuite) and holder.body[-1] is not unit:
         follower = holder.body[list(holder.body).index(unit) + 1]  # type: ignore[arg-type]
@@ -143,13 +143,13 @@ def _after(script: Script, lines: Lines, unit: Unit, new: Sequence[NewLine]) -> 
                 lines,
                 script.end(unit),
                 script.start(follower),
-                _render(new, indent, script.module.default_indent),
+                _render(new, indent, _deeper(script, unit)),
                 indent,
             )
         )
         return edits
     end = max(script.end(n) for n in _small(unit)) if isinstance(unit, cst.BaseCompoundStatement) else script.end(unit)
-    return [*edits, lines.after(end, _render(new, indent, script.module.default_indent))]
+    return [*edits, lines.after(end, _render(new, indent, _deeper(script, unit)))]
 
 
 def _before(script: Script, lines: Lines, unit: Unit, new: Sequence[NewLine]) -> list[Edit]:
@@ -159,9 +159,9 @@ def _before(script: Script, lines: Lines, unit: Unit, new: Sequence[NewLine]) ->
         begin = min(begin, script.start(unit.decorators[0]))
     indent = lines.indent(lines.statement_start(begin))
     if isinstance(holder, cst.SimpleStatementSuite):
-        indent += script.module.default_indent
+        indent += _deeper(script, unit)
         if holder.body[0] is unit:
-            return [_open_suite(script, lines, holder, indent, _render(new, indent, script.module.default_indent))]
+            return [_open_suite(script, lines, holder, indent, _render(new, indent, _deeper(script, unit)))]
         opened = [_open_suite(script, lines, holder, indent, [])]
     else:
         opened = []
@@ -169,12 +169,10 @@ def _before(script: Script, lines: Lines, unit: Unit, new: Sequence[NewLine]) ->
         previous = holder.body[list(holder.body).index(unit) - 1]  # type: ignore[arg-type]
         return [
             *opened,
-            _between(
-                script, lines, script.end(previous), begin, _render(new, indent, script.module.default_indent), indent
-            ),
+            _between(script, lines, script.end(previous), begin, _render(new, indent, _deeper(script, unit)), indent),
         ]
     newline = lines.newline(begin)
-    text = "".join(f"{line}{newline}" for line in _render(new, indent, script.module.default_indent))
+    text = "".join(f"{line}{newline}" for line in _render(new, indent, _deeper(script, unit)))
     return [Edit(begin, begin, f"{text[len(indent) :]}{indent}")]
 
 
@@ -191,6 +189,11 @@ def _open_suite(
     colon = len(script.text[:first].rstrip(" \t\f\\\r\n"))
     newline = lines.newline(first)
     return Edit(colon, first, newline + "".join(f"{line}{newline}" for line in rendered) + indent)
+
+
+def _deeper(script: Script, node: cst.CSTNode) -> str:
+    """Return one step of indentation as a node's file has it."""
+    return script.part(node).module.default_indent
 
 
 def _small(unit: cst.CSTNode) -> list[cst.BaseSmallStatement]:

@@ -7,6 +7,10 @@ import re
 import tokenize
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from diffopt.ir.script_text import Script
 
 MARK = "# diffopt"
 """How every comment of ours starts; it is also how our own lines are known again."""
@@ -30,9 +34,65 @@ class Edit:
     origin: str = ""
 
 
-@dataclass(frozen=True)
 class Lines:
-    """Where lines and statements of a text start and end."""
+    """Where lines and statements of a script start and end; offsets count through all of its files."""
+
+    def __init__(self, files: Sequence[tuple[int, FileLines]]) -> None:
+        self.files = files
+
+    @classmethod
+    def of(cls, script: Script) -> Lines:
+        """Read the files of a script."""
+        return cls([(part.base, FileLines.of(part.text)) for part in script.parts])
+
+    def row(self, offset: int) -> int:
+        """Return the line of an offset in its file, counted from 1."""
+        base, lines = self._at(offset)
+        return lines.row(offset - base)
+
+    def line_end(self, offset: int) -> int:
+        """Return the offset of the line end (or the end of the file) at or behind an offset."""
+        base, lines = self._at(offset)
+        return base + lines.line_end(offset - base)
+
+    def newline(self, offset: int) -> str:
+        """Return the line end in use near an offset."""
+        base, lines = self._at(offset)
+        return lines.newline(offset - base)
+
+    def indent(self, offset: int) -> str:
+        """Return the white space at the start of the line of an offset."""
+        base, lines = self._at(offset)
+        return lines.indent(offset - base)
+
+    def statement_start(self, offset: int) -> int:
+        """Return the offset at which the first line of the statement at an offset starts."""
+        base, lines = self._at(offset)
+        return base + lines.statement_start(offset - base)
+
+    def after(self, offset: int, new: Iterable[str], origin: str = "") -> Edit:
+        """Insert whole lines behind the line of an offset."""
+        base, lines = self._at(offset)
+        return moved(lines.after(offset - base, new, origin), base)
+
+    def comment(self, offset: int, origin: str) -> Edit | None:
+        """Say at a line which pass changed it: at its end, or above its statement where the end can take no comment."""
+        base, lines = self._at(offset)
+        edit = lines.comment(offset - base, origin)
+        return moved(edit, base) if edit is not None else None
+
+    def _at(self, offset: int) -> tuple[int, FileLines]:
+        return next(file for file in reversed(self.files) if file[0] <= offset)
+
+
+def moved(edit: Edit, by: int) -> Edit:
+    """Return an edit at other offsets."""
+    return Edit(edit.start + by, edit.end + by, edit.text, edit.origin)
+
+
+@dataclass(frozen=True)
+class FileLines:
+    """Where lines and statements of one file start and end."""
 
     text: str
     starts: Sequence[int]
@@ -41,7 +101,7 @@ class Lines:
     comments: dict[int, str]
 
     @classmethod
-    def of(cls, text: str) -> Lines:
+    def of(cls, text: str) -> FileLines:
         """Read a text that is valid Python."""
         starts = [0, *(match.end() for match in NEWLINE.finditer(text))]
         ends: set[int] = set()

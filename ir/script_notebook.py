@@ -90,19 +90,18 @@ def code_cells(text: str, where: str) -> list[Cell]:
     return cells
 
 
-def edit_notebook(text: str, edits: Iterable[Edit], where: str) -> str:
-    """Return a notebook with edits of its script made; everything else stays byte for byte."""
+def notebook_edits(text: str, edits: Iterable[Edit], where: str) -> tuple[Edit, ...]:
+    """Return the edits of a notebook's JSON that make edits of its script; everything else stays byte for byte."""
     changes: list[Edit] = []
     waiting = sorted(edits, key=lambda e: (e.start, e.end))
     for cell in code_cells(text, where):
         last = cell.base + len(_padded(cell.source)) - 1
-        own = [e for e in waiting if cell.base <= e.start <= last]
+        own = [_within(e, cell) for e in waiting if cell.base <= e.start <= last]
         if own:
-            moved = [_within(e, cell) for e in own]
-            changes.append(
-                Edit(cell.start, cell.end, _written(text[cell.start : cell.end], apply_edits(cell.source, moved)))
-            )
-    return apply_edits(text, changes)
+            raw = text[cell.start : cell.end]
+            origins = ", ".join(dict.fromkeys(e.origin for e in own if e.origin))
+            changes.append(Edit(cell.start, cell.end, _written(raw, apply_edits(cell.source, own)), origins))
+    return tuple(changes)
 
 
 def _within(edit: Edit, cell: Cell) -> Edit:

@@ -3,6 +3,32 @@
 from __future__ import annotations
 
 import difflib
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from diffopt.ir.script_lines import Edit, apply_edits
+from diffopt.ir.script_text import read_whole
+
+
+def project_patch(edits: Mapping[str, tuple[Edit, ...]], script: str | Path) -> str:
+    """Return the patch of a project's files; it applies in the folder that holds the script and all of them.
+
+    Args:
+        edits: of each file, by its path.
+    """
+    root = patch_root(edits, script)
+    parts = []
+    for path in sorted(edits, key=lambda name: Path(name).absolute()):
+        before = read_whole(path)
+        name = Path(path).absolute().relative_to(root).as_posix()
+        parts.append(unified_patch(name, before, apply_edits(before, edits[path])))
+    return "".join(parts)
+
+
+def patch_root(edits: Iterable[str], script: str | Path) -> Path:
+    """Return the folder in which a project's patch applies."""
+    return Path(os.path.commonpath([Path(path).absolute().parent for path in (script, *edits)]))
 
 
 def unified_patch(name: str, before: str, after: str) -> str:

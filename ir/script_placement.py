@@ -130,6 +130,9 @@ class _Placement:
         line = self.script.parents[unit]
         if not isinstance(line, cst.SimpleStatementLine):
             return False
+        # a line of the user's in which an argument was changed carries our comment too, and stays the user's
+        if isinstance(unit, cst.Assign) and not isinstance(unit.targets[0].target, cst.Attribute):
+            return False
         inside = (node for node in self._inside(line) if isinstance(node, cst.Comment))
         return any(comment.value.startswith(MARK) for comment in inside)
 

@@ -93,7 +93,7 @@ def _made(pipelines: Pipelines, name: str, target: str, args: Iterator[cst.Arg] 
     values = pipelines.values
     given: dict[str, JSON] = {}
     for index, arg in enumerate(args if isinstance(args, list | tuple) else ()):
-        key = arg.keyword.value if arg.keyword is not None else str(index)
+        key = arg.keyword.value if arg.keyword is not None else f"argument_{index + 1}"
         value = values.of(arg.value)
         try:
             given[key] = as_json(value.value) if isinstance(value, Known) else values.short(arg.value)

@@ -173,6 +173,12 @@ def read_script(path: str | Path) -> str:
         raise DiffoptError("not UTF-8 text", where=f"{where}:{line}", hint="save the script as UTF-8") from None
 
 
+def read_whole(path: str | Path) -> str:
+    """Read a file that `read_script` has read, with its byte order mark."""
+    with Path(path).open(encoding="utf-8", newline="") as file:
+        return file.read()
+
+
 def parse_script(text: str, path: str | Path) -> Script:
     """Parse a script's text.
 
