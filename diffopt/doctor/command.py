@@ -31,6 +31,10 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         DiffoptError: a script cannot be read, or a rule is not known.
     """
+    try:
+        import fixit  # noqa: F401
+    except ImportError:
+        raise DiffoptError("the doctor needs Fixit", hint="pip install 'fixit>=2.1'") from None
     from diffopt.doctor.output import dumped, text_lines, to_json, to_sarif
     from diffopt.doctor.page import section, summary_of
     from diffopt.doctor.rule import Rule

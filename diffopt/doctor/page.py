@@ -41,7 +41,7 @@ In a project of your own, as Fixit rules (`fixit lint`, `fixit fix`, its languag
 
 As a pre-commit hook:
 
-    - repo: https://github.com/diffopt/diffopt
+    - repo: <address of this repository>
       rev: v0.1.0
       hooks:
         - id: diffopt-doctor

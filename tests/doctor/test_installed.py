@@ -62,7 +62,7 @@ def test_finds_deprecated_arguments_methods_and_classes() -> None:
 
 
 def test_tells_ignored_arguments_from_refused_ones() -> None:
-    assert extra_arguments("StableDiffusionPipeline") == {"callback", "callback_steps"}
+    assert extra_arguments("StableDiffusionPipeline") == frozenset({"callback", "callback_steps"})
     assert extra_arguments("FluxPipeline") == frozenset()
     assert extra_arguments("NoSuchPipeline") is None
 
