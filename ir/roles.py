@@ -29,8 +29,10 @@ EXTRA_GUIDANCE = ("pag_scale", "image_guidance_scale", "stg_scale", "modality_sc
 """Arguments of the call that add a term to guidance; nothing where the default is 0."""
 
 BATCHED = re.compile(
-    r"torch\.cat\(\[\s*(?:latents|latent_model_input|x|image_latents|sample|audio)\w*\s*\] \* (?:2|num)"
+    r"(?:torch\.cat|np\.concatenate)\(\s*\[\s*(?:latents|latent_model_input|x|image_latents|sample|audio)\w*\s*\]\s*\*"
+    r"|latents\w*(?:\.to\([^)]*\)|_typed)?\.repeat\(2\b|torch\.cat\(\[(latents\w*), \1\]"
 )
+"""How a pipeline's source doubles the latents, for guidance in one batch."""
 
 
 @dataclass(frozen=True)

@@ -94,6 +94,8 @@ def describe_hub(model_id: str, class_name: str = "", *, cache_folder: Path | No
     if not any(part in DENOISERS + OTHER_DENOISERS for part in required):
         # A class made for one expert or two has both as optional; a model has the first at least.
         required += [part for part in DENOISERS if part in known.components][:1]
+    # Where a scheduler may be left out, the class makes one.
+    required += [part for part in ("scheduler",) if part in known.components]
     parts = tuple(
         ComponentDescription(part, classes[0] if classes else "diffusers.ModelMixin", {})
         for part, classes in known.components.items()
