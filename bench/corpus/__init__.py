@@ -1,0 +1,1 @@
+"""Tables of what lifts: pipeline classes and example scripts of the installed diffusers."""
