@@ -7,7 +7,7 @@ STAMP := $(VENV)/.diffopt-installed
 # One process a core, each with one thread: OpenMP threads of two processes would wait for one another.
 TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
 
-.PHONY: demo test test-quick test-gpu check format lint types layers clean distclean setup train
+.PHONY: demo test test-quick test-gpu check format lint types layers clean distclean setup train corpus
 
 demo: setup
 	$(BIN)/diffopt compile demo:shapes -o out/shapes --force --budget 80s --seed 0
@@ -37,6 +37,10 @@ layers: setup
 format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# What becomes of the examples in diffusers' own docstrings: lifted whole, in part, or refused with a place.
+corpus: setup
+	$(BIN)/python -m diffopt.bench.corpus
 
 # Trains the built-in model and its scorer again; takes about an hour on two cores.
 train: setup
