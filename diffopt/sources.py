@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from diffopt.ir.description import PipelineDescription
 
 IR_SUFFIXES = (".mlir", ".ir")
+SCRIPT_SUFFIXES = (".py", ".ipynb")
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,22 @@ def _lift_builtin(name: str, settings: dict[str, str]) -> Source:
     call: _Call = {**defaults, **_call_settings(settings, name)}
     description = describe_directory(model.directory, name=name.removeprefix("demo:"), **call)
     return Source(name, "builtin", _build(description), builtin=model)
+
+
+def lift_all(source: str, settings: Mapping[str, str] | None = None) -> ModuleOp:
+    """Lift a source whole: of a script that calls several pipelines, one nested module for each, in their order.
+
+    Raises:
+        DiffoptError: as `lift` does.
+    """
+    given = dict(settings or {})
+    if Path(source).suffix in SCRIPT_SUFFIXES and Path(source).is_file() and "pipeline" not in given:
+        from diffopt.ir.description import build_chain
+        from diffopt.ir.source_script import describe_project
+
+        described = describe_project(source, settings=given)
+        return build_chain(described) if len(described) > 1 else _build(described[0])
+    return lift(source, given).module
 
 
 def _build(description: PipelineDescription) -> ModuleOp:
