@@ -58,7 +58,7 @@ class Summary:
 @cache
 def texts(corpus: Path) -> tuple[tuple[str, str], ...]:
     """Return name and text of every script and notebook of the corpus."""
-    files = sorted(p for p in corpus.rglob("*") if p.name.endswith((".py.txt", ".ipynb")))
+    files = sorted(p for p in corpus.rglob("*") if p.name.endswith((".py.txt", ".ipynb.txt")))
     return tuple((p.name.removesuffix(".txt"), p.read_text(encoding="utf-8")) for p in files)
 
 
