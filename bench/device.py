@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from diffopt.bench.memory import available_bytes
+from diffopt.ir.errors import DiffoptError
 
 LIBRARIES: Final = (
     "diffopt", "torch", "diffusers", "transformers", "accelerate", "numpy", "openvino", "nncf", "onnxruntime",
@@ -36,6 +37,23 @@ def devices(*, accelerators: bool = True) -> list[dict[str, object]]:
         "available_bytes": available_bytes(),
     }
     return [cpu, *(_accelerators() if accelerators else [])]
+
+
+def check_target(target: str) -> None:
+    """Check that a target names a device of this machine.
+
+    Raises:
+        DiffoptError: it is no device's name, or there is no such device.
+    """
+    if target == "cpu":
+        return
+    kind, _, index = target.partition(":")
+    if kind != "cuda" or (index and not (index.isascii() and index.isdigit())):
+        raise DiffoptError(f"unknown target {target!r}", where="--target", hint="cpu or cuda[:N]")
+    here = [str(device["device"]) for device in _accelerators()]
+    if f"cuda:{int(index or 0)}" not in here:
+        hint = f"there is {', '.join(['cpu', *here])}"
+        raise DiffoptError(f"no device {target} on this machine", where="--target", hint=hint)
 
 
 def versions() -> dict[str, str]:

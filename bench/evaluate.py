@@ -38,7 +38,8 @@ Progress = Callable[[str, int, int], None]
 _T = TypeVar("_T")
 
 _FEW = 4
-_FORGED_DB = 6.0
+_FORGED_DB = 1.0
+"""Timed calls have other seeds than untimed ones, so their median may lie so far below the untimed worst tenth."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ class Evaluator:
         timeout_s: for loading with all building, and for a first call; later calls get 20 times the baseline's, 60 s
             at least.
         model: overrides the model named in the programs.
+        weights: hash of the model's files; reference images of other weights are not used again.
         threads: OpenMP threads and cores of every worker; None for what the user's own script would have.
         memory_limit: bytes of resident memory of a program's processes; None for 80 % of what is available.
         environment: the user's environment; workers see an allow-listed part.
@@ -95,6 +97,7 @@ class Evaluator:
         seed: int = 0,
         timeout_s: float = 600.0,
         model: str | None = None,
+        weights: str = "",
         threads: int | None = None,
         memory_limit: int | None = None,
         environment: Mapping[str, str] = os.environ,
@@ -107,7 +110,7 @@ class Evaluator:
         self.baseline, self.workload, self.thresholds = baseline, workload, thresholds
         self.image_folder = work.resolve() / "images"
         self._work, self._engines, self._device, self._scorer = work.resolve(), engines.resolve(), device, scorer
-        self._model, self._reference_batch = model, reference_batch
+        self._model, self._weights, self._reference_batch = model, weights, reference_batch
         self.timeout_s = timeout_s
         self.memory_limit = memory_limit or memory.available_bytes() * 8 // 10
         self._rng = np.random.default_rng(seed)
@@ -203,8 +206,10 @@ class Evaluator:
         )  # fmt: skip
         raced = self._race(candidate, split, pairs, threshold=threshold)
         timed = median([float(value) for ours, theirs in raced.images for value in psnr(theirs, ours)])
-        if timed < fidelity.psnr_worst - _FORGED_DB:
-            message = f"timed calls gave images at {timed:.1f} dB, untimed ones {fidelity.psnr_worst:.1f} at worst"
+        if timed < fidelity.psnr_p10 - _FORGED_DB and not any_image:
+            message = (
+                f"timed calls gave images at {timed:.1f} dB, untimed ones {fidelity.psnr_p10:.1f} in the worst tenth"
+            )
             return Failed("protocol", message)
         if split == "heldout":
             images.save_pairs(self.images_of(program), made, known, psnr(made, known.images).tolist())
@@ -277,7 +282,7 @@ class Evaluator:
     def _reference(self, split: Split) -> References:
         if split not in self._references:
             versions = json.dumps(device.versions(), sort_keys=True)
-            identity = [self.baseline.pipeline_py, str(self._model), self._device, versions]
+            identity = [self.baseline.pipeline_py, str(self._model), self._weights, self._device, versions]
             self._references[split] = references(
                 self.workload, split, folder=self._work / "references", identity=identity, make=self._make_references
             )

@@ -46,6 +46,32 @@ class Thresholds:
             return "near"
         return "traded" if self._is_traded(fidelity, drop) else "changed"
 
+    def missing(self, fidelity: Fidelity) -> str:
+        """Say what keeps the images from the next stronger tier, in numbers; empty for `exact`."""
+        tier, drop = self.tier(fidelity), _drop(fidelity)
+        wanted = {"near": "exact", "traded": "near", "changed": "traded"}.get(tier, "")
+        allowed = self.traded_accuracy_drop if wanted == "traded" else self.near_accuracy_drop
+        median, tenth = {
+            "exact": (0.0, self.exact_psnr_p10),
+            "near": (self.near_psnr_median, self.near_psnr_p10),
+            "traded": (self.unscored_psnr_median, self.unscored_psnr_p10),
+        }.get(wanted, (0.0, 0.0))
+        found = []
+        if drop > allowed + _ROUNDING:
+            found.append(f"{100 * drop:.1f} points fewer prompts right (at most {100 * allowed:g})")
+        distance, seeds = fidelity.feature_distance, fidelity.seed_distance
+        if wanted == "traded" and distance is not None and seeds is not None:
+            if distance > seeds:
+                found.append(f"features {distance:.3g} from the baseline's (another seed: {seeds:.3g})")
+        else:
+            if fidelity.psnr_median < median:
+                found.append(f"median {fidelity.psnr_median:.1f} dB (at least {median:g})")
+            if fidelity.psnr_p10 < tenth:
+                found.append(f"worst tenth {fidelity.psnr_p10:.1f} dB (at least {tenth:g})")
+            if wanted == "traded" and fidelity.ssim_median < self.unscored_ssim_median:
+                found.append(f"SSIM {fidelity.ssim_median:.3f} (at least {self.unscored_ssim_median:g})")
+        return f"not {wanted}: {', '.join(found)}" if found else ""
+
     def to_json(self) -> dict[str, float]:
         """Return plain JSON data for the manifest."""
         return dataclasses.asdict(self)

@@ -102,7 +102,7 @@ def load_prompts(path: Path) -> tuple[str, ...]:
         DiffoptError: the file cannot be read, or a line is too long or occurs twice, or there are too few.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise DiffoptError(f"cannot read the prompts: {reason}", where=str(path)) from error

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import diffopt
 from diffopt.artifact import Artifact
-from diffopt.events import Listener, Progress, Stage, silence
+from diffopt.events import Listener, Missed, Progress, Stage, silence
+from diffopt.ir.errors import DiffoptError
 from diffopt.sources import Source, lift
 
 if TYPE_CHECKING:
@@ -44,8 +45,17 @@ class Goal:
     keep_steps: bool = False
 
     def constraints(self) -> Constraints:
-        """Return the goal in the search's units."""
+        """Return the goal in the search's units.
+
+        Raises:
+            DiffoptError: a bound that is no positive number.
+        """
         from diffopt.search.goals import Constraints
+
+        for name in ("min_fidelity", "max_latency", "max_memory"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < 1e9:
+                raise DiffoptError(f"must be a positive number, not {value:g}", where=f"--{name.replace('_', '-')}")
 
         return Constraints(
             tier=self.tier,
@@ -93,8 +103,10 @@ def compile(
     Raises:
         DiffoptError: bad input; nothing is left half written.
     """
+    from diffopt.bench.device import check_target, versions
     from diffopt.bench.evaluate import Evaluator, Measured, Thresholds
-    from diffopt.finals import choose, control_traces, decide_levels
+    from diffopt.finals import choose, closest, control_traces, decide_levels, fallback
+    from diffopt.ir.dialect import steps_of
     from diffopt.ir.emit_pipeline import emit
     from diffopt.ir.identity import print_module
     from diffopt.packing import explained, level_json, pack, recorded_versions, trial_json
@@ -104,6 +116,7 @@ def compile(
     from diffopt.search.engine import Engine
     from diffopt.search.store import Store
     from diffopt.session import (
+        STORE,
         FixedProposer,
         Judge,
         engines_of,
@@ -118,17 +131,27 @@ def compile(
     started = time.monotonic()
     goal = goal or Goal()
     constraints = goal.constraints()
+    check_target(target)
     only = None if passes is None else FixedProposer(Trace.parse(passes))
+    if only is not None and not len(only.trace):
+        raise DiffoptError("no pass is named", where="--passes", hint="leave it out to search")
     limit = Budget.parse(budget) if only is None else Budget(candidates=1)
     lifted = lift(source, settings)
     if only is not None:
-        applied(only.trace, lifted.module)
+        changed = applied(only.trace, lifted.module)
+        if goal.keep_steps and steps_of(changed) != steps_of(lifted.module):
+            raise DiffoptError("these passes change the steps, which are to be kept", where="--passes")
+    model = model_directory(lifted.module)
     work = workload_for(lifted, prompts, seed)
     place = Path(out)
     folder = run_folder(place, resume=resume, force=force)
+    weights = model_hash(model)
     thresholds = Thresholds()
     found = [only] if only is not None else (proposers or proposers_for("rules", goal, target, {}))(folder)
     plan: dict[str, Any] = {
+        "target": target,
+        "model": {"path": str(model), "hash": weights},
+        "libraries": versions(),
         "thresholds": thresholds.to_json(),
         "workload": {
             "search": len(work.prompts),
@@ -142,7 +165,7 @@ def compile(
     }
     marks = [time.monotonic()]
     with (
-        Store(folder / "store.sqlite") as store,
+        Store(folder / STORE) as store,
         Evaluator(
             program(lifted.module, "baseline"),
             work,
@@ -151,6 +174,7 @@ def compile(
             device=target,
             scorer=lifted.builtin.scorer() if lifted.builtin is not None else None,
             thresholds=thresholds,
+            weights=weights,
             seed=seed,
             progress=lambda stage, done, total: listen(Progress(stage, done, total)),
         ) as evaluator,
@@ -174,6 +198,9 @@ def compile(
         judge = Judge(evaluator, store, lifted.module, listen)
         finals = decide_levels(engine.trials(), constraints, judge)
         chosen = choose(finals, constraints)
+        if chosen is None and only is None:
+            listen(Stage("nothing met the goal on held-out prompts; trying what changes least"))
+            chosen = fallback(lifted.module, constraints, judge)
         measured = chosen.outcome if chosen is not None else None
         control = Judge(evaluator, store, lifted.module, listen, split="search")
         arms = (
@@ -183,21 +210,24 @@ def compile(
         marks.append(time.monotonic())
         trials = engine.trials()
         if chosen is None or chosen.candidate is None or not isinstance(measured, Measured):
+            for candidate, outcome, reasons in closest(finals, trials, constraints):
+                listen(Missed(candidate.trace, outcome, reasons))
             return None
         images = evaluator.images_of(judge.program(chosen.candidate.trace))
         # The engines were built during the search; loading them again for the final measurement took no building.
         built = [t.outcome for t in trials if t.candidate.key == chosen.candidate.key]
         build_s = max((o.build_s for o in (*built, measured) if isinstance(o, Measured)), default=measured.build_s)
         measured = dataclasses.replace(measured, build_s=build_s)
+    if model_hash(model) != weights:
+        raise DiffoptError(
+            "the model's files changed during the run", where=str(model), hint="start again with --force"
+        )
     winner = applied(Trace.parse(chosen.candidate.trace), lifted.module)
-    model = model_directory(lifted.module)
     manifest = {
         "diffopt": diffopt.__version__,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command,
-        "target": target,
         "source": {"kind": lifted.kind, "path": lifted.name},
-        "model": {"path": str(model), "hash": model_hash(model)},
         "versions": recorded_versions(emit(winner).requirements),
         "device": measured.environment,
         "goal": dataclasses.asdict(goal),
@@ -245,14 +275,22 @@ def verify(path: str | Path, *, model: str | Path | None = None, listen: Listene
     Raises:
         DiffoptError: no artifact, made for other versions, or its model cannot be found.
     """
+    artifact = Artifact.open(path)
+    artifact.check_versions()
+    try:
+        return _verify(artifact, model, listen)
+    except (KeyError, TypeError, ValueError) as error:
+        what = f"{type(error).__name__}: {error}"
+        raise DiffoptError(f"the manifest cannot be used ({what})", where=str(path), hint="compile it again") from error
+
+
+def _verify(artifact: Artifact, model: str | Path | None, listen: Listener) -> Verdict:
     from diffopt.bench.evaluate import Evaluator, Program, Thresholds, outcome_from_json
     from diffopt.bench.workload import Workload
     from diffopt.ir.identity import parse_module
     from diffopt.session import missed, program
 
-    artifact = Artifact.open(path)
-    artifact.check_versions()
-    manifest, asked = artifact.manifest, artifact.manifest["workload"]
+    path, manifest, asked = artifact.path, artifact.manifest, artifact.manifest["workload"]
     module = parse_module(manifest["baseline_ir"], f"{path}: baseline_ir")
     builtin = lift(manifest["source"]["path"]).builtin if manifest["source"]["kind"] == "builtin" else None
     work = Workload(

@@ -24,6 +24,12 @@ FORMAT = 1
 HASHED = ("pipeline.py", "changes.patch")
 """Files whose hashes stand in the manifest; engines carry their own."""
 
+MANIFEST = {
+    "files": dict, "versions": dict, "target": str, "source": dict, "workload": dict, "thresholds": dict,
+    "baseline_ir": str, "trace": str, "result": dict, "engines": list, "steps": list,
+}  # fmt: skip
+"""What every manifest holds, and as what."""
+
 EXACT_VERSIONS = ("openvino", "onnxruntime", "onnxruntime-gpu", "tensorrt")
 """Engine formats are tied to the very version of these; the others may differ in their last number."""
 
@@ -44,8 +50,10 @@ class Artifact:
         """
         root = Path(path)
         manifest = _read_manifest(root)
-        for name, expected in manifest.get("files", {}).items():
-            file = root / name
+        for name in HASHED:
+            file, expected = root / name, manifest["files"].get(name)
+            if expected is None and not file.exists():
+                continue
             if not file.is_file():
                 raise DiffoptError(f"the artifact lacks {name}", where=str(root), hint="compile it again")
             if file_hash(file) != expected:
@@ -139,13 +147,7 @@ def write_artifact(
         hashes = {name: file_hash(draft / name) for name in HASHED if (draft / name).exists()}
         full = {"format": FORMAT, **manifest, "files": hashes}
         (draft / "manifest.json").write_text(json.dumps(full, indent=1, ensure_ascii=False), encoding="utf-8")
-        if out.exists():
-            old = out.with_name(f".{out.name}.old-{uuid.uuid4().hex[:8]}")
-            out.rename(old)
-            draft.rename(out)
-            shutil.rmtree(old)
-        else:
-            draft.rename(out)
+        _put(draft, out)
     except OSError as error:
         shutil.rmtree(draft, ignore_errors=True)
         raise DiffoptError(
@@ -154,9 +156,32 @@ def write_artifact(
     return Artifact(out, full)
 
 
+def _put(draft: Path, out: Path) -> None:
+    """Move a draft to its place; an older artifact goes, anything else stays and the draft is left beside it."""
+    if not os.path.lexists(out):
+        draft.rename(out)
+        return
+    if not is_artifact(out):
+        raise DiffoptError(
+            "has come into the way", where=str(out), hint=f"the artifact is in {draft}; move it yourself"
+        )
+    old = out.with_name(f".{out.name}.old-{uuid.uuid4().hex[:8]}")
+    out.rename(old)
+    try:
+        draft.rename(out)
+    except OSError:
+        old.rename(out)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
 def is_artifact(path: Path) -> bool:
-    """Say whether a folder holds an artifact."""
-    return (path / "manifest.json").is_file()
+    """Say whether a folder holds an artifact, of whatever version."""
+    try:
+        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(manifest, dict) and {"format", "diffopt", "trace"} <= manifest.keys()
 
 
 def file_hash(path: Path) -> str:
@@ -188,6 +213,14 @@ def _read_manifest(root: Path) -> dict[str, Any]:
         raise DiffoptError(
             f"an artifact of format {found}, this diffopt reads {FORMAT}", where=str(file), hint="compile it again"
         )
+    for name, kind in MANIFEST.items():
+        if not isinstance(manifest.get(name), kind):
+            raise DiffoptError(
+                f"the manifest's {name!r} is not what it should be", where=str(file), hint="compile again"
+            )
+    strings = (*manifest["files"].values(), *manifest["versions"].values())
+    if not all(isinstance(value, str) for value in strings):
+        raise DiffoptError("the manifest's hashes and versions are not text", where=str(file), hint="compile it again")
     return manifest
 
 

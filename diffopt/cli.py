@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import difflib
 import json
 import logging
 import os
+import re
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -14,6 +16,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from diffopt.ir.errors import DiffoptError
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 
 def entry() -> NoReturn:
@@ -51,7 +55,17 @@ class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+        unknown = re.search(r"unrecognized arguments: (--[\w-]+)", message)
+        near = difflib.get_close_matches(unknown.group(1), _option_names(self), 1) if unknown else []
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        self.exit(2, f"{self.prog}: {message}{hint}; see {self.prog} --help\n")
+
+
+def _option_names(parser: argparse.ArgumentParser) -> list[str]:
+    """Return the options of a parser and of its commands."""
+    names = [name for action in parser._actions for name in action.option_strings]
+    groups = [a.choices for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
+    return names + [name for group in groups for sub in group.values() for name in _option_names(sub)]
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -118,8 +132,8 @@ def build_parser() -> argparse.ArgumentParser:
 
     sub = command("run", _run, "make an image with an artifact")
     sub.add_argument("artifact", metavar="ARTIFACT")
-    sub.add_argument("--prompt", required=True)
-    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--prompt", required=True, help="what to draw")
+    sub.add_argument("--seed", type=int, default=0, help="of the noise (default: %(default)s)")
     sub.add_argument("--model", metavar="PATH", help="where the model directory stands, if it has moved")
     sub.add_argument("-o", "--out", default="image.png", help="default: %(default)s")
 
@@ -191,8 +205,13 @@ def _compile(options: argparse.Namespace) -> int:
         )
     if artifact is None:
         if options.json:
-            _print_json({"ok": False, "artifact": None, "reason": "no candidate met the goal on held-out prompts"})
-        sys.stderr.write(f"diffopt: no candidate met the goal; what was tried is in {options.out}.run/store.sqlite\n")
+            near = [{"trace": m.trace, "reasons": m.reasons, "outcome": m.outcome.to_json()} for m in display.missed]
+            reason = "no candidate met the goal on held-out prompts"
+            _print_json({"ok": False, "artifact": None, "reason": reason, "closest": near})
+        sys.stderr.write(
+            "diffopt: no candidate met the goal; ask for less (--tier, --min-fidelity, --max-latency), or search longer"
+            f" with --resume (all that was tried is in {options.out}.run/store.sqlite)\n"
+        )
         return 1
     if options.json:
         _print_json(_result_json(True, artifact.path, artifact.manifest["result"], artifact.manifest["trace"]))
@@ -237,9 +256,9 @@ def _print_json(data: object) -> None:
 
 def _lift(options: argparse.Namespace) -> int:
     from diffopt.ir.identity import print_module
-    from diffopt.sources import lift
+    from diffopt.sources import lift_all
 
-    sys.stdout.write(print_module(lift(options.source, _settings(options)).module))
+    sys.stdout.write(print_module(lift_all(options.source, _settings(options))))
     return 0
 
 
@@ -326,6 +345,10 @@ def _run(options: argparse.Namespace) -> int:
     from diffopt.artifact import load
 
     out = Path(options.out)
+    if out.suffix and out.suffix.lower() not in IMAGE_SUFFIXES:
+        raise DiffoptError(f"no image format is called {out.suffix}", where=str(out), hint="give a .png or .jpg")
+    if not options.prompt.strip():
+        raise DiffoptError("the prompt is empty", where="--prompt")
     if not out.resolve().parent.is_dir():
         raise DiffoptError("no such folder", where=str(out.parent), hint="make it, or give another -o")
     with _quiet_libraries():
@@ -366,5 +389,7 @@ def _verify(options: argparse.Namespace) -> int:
         _print_json(result | {"reason": verdict.reason, "recorded": verdict.recorded.to_json()})
     else:
         print_lines([f"recorded {describe(verdict.recorded)}", f"here     {describe(verdict.outcome)}"])
-        print_lines(["kept" if verdict.ok else f"missed: {verdict.reason}"])
+        print_lines(
+            ["kept: the tier, and the speed-up to within a quarter" if verdict.ok else f"missed: {verdict.reason}"]
+        )
     return 0 if verdict.ok else 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Self
 
-from diffopt.events import Asked, Decided, Event, Progress, Stage, Told
+from diffopt.events import Asked, Decided, Event, Missed, Progress, Stage, Told
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -25,6 +25,7 @@ class Display:
         self._console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
         self._status = self._console.status("starting")
         self._stage = self._candidate = ""
+        self.missed: list[Missed] = []
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
@@ -51,6 +52,19 @@ class Display:
                 self._console.print(escape(f"{candidate.id:3d}  {describe(outcome)}  {short(candidate.trace)}"))
             case Decided(name, trace, outcome):
                 self._console.print(escape(f"     {describe(outcome)}  {name + ': ' if name else ''}{short(trace)}"))
+                self._say_why(outcome)
+            case Missed(trace, outcome, reasons):
+                self.missed.append(event)
+                self._console.print(escape(f"near by: {short(trace)}\n         {'; '.join(reasons)}"))
+                self._say_why(outcome)
+
+    def _say_why(self, outcome: Outcome) -> None:
+        """Say what keeps a program from the next stronger tier."""
+        from diffopt.bench.evaluate import Measured, Thresholds
+
+        missing = Thresholds().missing(outcome.fidelity) if isinstance(outcome, Measured) else ""
+        if missing:
+            self._console.print(f"         {missing}", style="dim")
 
 
 def describe(outcome: Outcome) -> str:

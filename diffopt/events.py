@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from diffopt.bench.evaluate import Outcome
+    from diffopt.bench.evaluate import Measured, Outcome
     from diffopt.search.records import Candidate
 
 
@@ -51,7 +51,16 @@ class Decided:
     outcome: Outcome
 
 
-Event = Stage | Progress | Asked | Told | Decided
+@dataclass(frozen=True)
+class Missed:
+    """Nothing met the goal; a program that came near, and what it misses."""
+
+    trace: str
+    outcome: Measured
+    reasons: tuple[str, ...]
+
+
+Event = Stage | Progress | Asked | Told | Decided | Missed
 Listener = Callable[[Event], None]
 
 

@@ -9,13 +9,21 @@ from xdsl.dialects.builtin import ModuleOp
 
 from diffopt.bench.evaluate import Measured, Outcome
 from diffopt.ir.dialect import steps_of
+from diffopt.ir.identity import module_hash
 from diffopt.passes.base import Refusal
 from diffopt.passes.pipeline import Trace, build_pass, run
-from diffopt.search.goals import LEVELS, Constraints, Level, violation, winners
+from diffopt.search.goals import LEVELS, Constraints, Level, shortfalls, violation, winners
 from diffopt.search.records import Candidate, Trial
 
 CHANCES = 3
 """How many of a level's candidates are tried on held-out prompts before the level counts as not reached."""
+
+SAFE = (
+    'export{backend="openvino" scope="pipeline" precision="f32"}',
+    'export{backend="openvino" scope="components" precision="f32"}',
+    'compile{mode="default"}',
+)
+"""Programs that keep the images as they are, the one with most to gain first."""
 
 Judge = Callable[[str], Outcome]
 """Measures a trace on the held-out prompts."""
@@ -57,6 +65,34 @@ def decide_levels(
             left = [trial for trial in left if trial.candidate.id != best.candidate.id]
         finals.append(final)
     return tuple(finals)
+
+
+def fallback(module: ModuleOp, goal: Constraints, judge: Judge) -> Final | None:
+    """Try what changes least, where nothing of the search meets the goal on held-out prompts.
+
+    A small budget may go to bold candidates alone; an engine in full precision keeps the images almost to the bit.
+    """
+    for text in SAFE:
+        trace = Trace.parse(text)
+        rewritten = run(trace, module)
+        if isinstance(rewritten, Refusal):
+            continue
+        candidate = Candidate(0, str(trace), module_hash(rewritten), "fallback", {"steps_kept": 1.0})
+        final = Final(Level("fallback", goal), candidate, judge(candidate.trace))
+        if holds(goal, final.outcome, candidate):
+            return final
+    return None
+
+
+def closest(
+    finals: Sequence[Final], trials: Sequence[Trial], goal: Constraints, count: int = 3
+) -> tuple[tuple[Candidate, Measured, tuple[str, ...]], ...]:
+    """Return what came nearest to the goal, nearest first, each with what it misses; held-out outcomes go before."""
+    known = {t.candidate.key: (t.candidate, t.outcome) for t in trials}
+    known |= {f.candidate.key: (f.candidate, f.outcome) for f in finals if f.candidate and f.outcome}
+    missed = [(c, o, shortfalls(goal, o, c.facts)) for c, o in known.values() if isinstance(o, Measured)]
+    missed.sort(key=lambda entry: (violation(goal, entry[1], entry[0].facts), -entry[1].latency.lo))
+    return tuple(missed[:count])
 
 
 def choose(finals: Sequence[Final], goal: Constraints) -> Final | None:

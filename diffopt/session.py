@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,17 +15,19 @@ from diffopt.bench.evaluate import Evaluator, Measured, Outcome, Program, Split
 from diffopt.bench.tiers import TIERS
 from diffopt.bench.workload import Workload, default_workload, load_prompts, split_prompts
 from diffopt.events import Asked, Decided, Listener, Told
+from diffopt.ir.description import spans_of
 from diffopt.ir.dialect import components
 from diffopt.ir.emit_pipeline import emit_pipeline
 from diffopt.ir.errors import DiffoptError
 from diffopt.ir.identity import module_hash
+from diffopt.ir.source_directory import hub_cache, snapshot
 from diffopt.passes.pipeline import Trace, applied
 from diffopt.search.budget import Budget
 from diffopt.search.engine import Engine
 from diffopt.search.executors.local import LocalExecutor
 from diffopt.search.loop import search
 from diffopt.search.records import Candidate, Trial
-from diffopt.search.store import Store
+from diffopt.search.store import Store, in_use
 
 if TYPE_CHECKING:
     from xdsl.dialects.builtin import ModuleOp
@@ -37,6 +40,10 @@ SEARCH_PROMPTS, HELDOUT_PROMPTS = 16, 64
 
 SEARCH_PAIRS, FINAL_PAIRS = (5, 8), (10, 16)
 """Fewest and most timed pairs of a candidate, and of what is reported."""
+
+STORE = "store.sqlite"
+RUN_FILES = frozenset({"work", "engines", "llm.jsonl"})
+"""What a run leaves in its folder beside its store; a folder that holds anything else is not deleted."""
 
 REACH = 0.75
 """Share of the recorded speed-up that measuring again must reach; see `missed`."""
@@ -75,7 +82,8 @@ class Judge:
         rewritten = applied(Trace.parse(trace), self._module)
         key = module_hash(rewritten)
         known = {trial.candidate.key: trial.outcome for trial in self._store.trials(self._run)}
-        if key not in known:
+        fresh = key not in known
+        if fresh:
             waiting = [c for c in self._store.pending(self._run) if c.key == key]
             candidate = (
                 waiting[0]
@@ -88,7 +96,8 @@ class Judge:
                 self.program(trace), split=self._split, pairs=self._pairs, any_image=self._split == "search"
             )
             self._store.tell(self._run, candidate.id, known[key])
-        self._listen(Decided(name, trace, known[key]))
+        if fresh:
+            self._listen(Decided(name, trace, known[key]))
         return known[key]
 
     def program(self, trace: str) -> Program:
@@ -142,18 +151,25 @@ def run_folder(out: Path, *, resume: bool, force: bool) -> Path:
     Raises:
         DiffoptError: something is in the way that the user did not say to replace, or there is nothing to resume.
     """
+    if not out.name or out.name == "..":
+        raise DiffoptError("a folder of its own is needed", where=str(out), hint="give it with -o")
     folder = out.with_name(f"{out.name}.run")
+    if os.path.lexists(out) and not is_artifact(out):
+        raise DiffoptError("already exists", where=str(out), hint="give another -o")
     if resume:
-        if not (folder / "store.sqlite").is_file():
+        if not (folder / STORE).is_file():
             raise DiffoptError("there is no run to resume", where=str(folder), hint="leave --resume out")
         return folder
-    if out.exists() and not (force and is_artifact(out)):
-        hint = "use --force to replace it" if is_artifact(out) else "give another -o"
-        raise DiffoptError("already exists", where=str(out), hint=hint)
-    if folder.exists() and not force:
-        raise DiffoptError(
-            "a run was started there", where=str(folder), hint="use --resume to go on, or --force to start again"
-        )
+    if out.exists() and not force:
+        raise DiffoptError("already exists", where=str(out), hint="use --force to replace it")
+    if os.path.lexists(folder):
+        if not force:
+            hint = "use --resume to go on with it, or --force to start again"
+            raise DiffoptError("holds an earlier run", where=str(folder), hint=hint)
+        if not _is_run(folder):
+            raise DiffoptError("is no run of diffopt", where=str(folder), hint="move it away, or give another -o")
+        if in_use(folder / STORE):
+            raise DiffoptError("a run is going on there", where=str(folder), hint="wait for it, or give another -o")
     try:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -162,9 +178,27 @@ def run_folder(out: Path, *, resume: bool, force: bool) -> Path:
     return folder
 
 
+def _is_run(folder: Path) -> bool:
+    """Say whether a folder holds a run and nothing else."""
+    if folder.is_symlink() or not folder.is_dir():
+        return False
+    return all(path.name in RUN_FILES or path.name.startswith(STORE) for path in folder.iterdir())
+
+
 def model_directory(module: ModuleOp) -> Path:
-    """Return the model directory that a module names."""
-    return Path(str(components(module)["pipeline"].values["model"]))
+    """Return the directory of the model that a module names, in the hub's cache where it names a hub id.
+
+    Raises:
+        DiffoptError: the model is not on this machine; nothing is downloaded unasked.
+    """
+    model = str(components(module)["pipeline"].values.get("model", ""))
+    found = Path(model) if Path(model).is_dir() else snapshot(model, hub_cache()) if model else None
+    if found is None:
+        place = spans_of(module).get("construct")
+        where = f"{place.file}:{place.line}" if place is not None else model
+        hint = "download it first (huggingface-cli download), or give --set model=DIRECTORY"
+        raise DiffoptError(f"the model {model!r} is not on this machine", where=where, hint=hint)
+    return found
 
 
 def model_hash(directory: Path) -> str:

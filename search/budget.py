@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from diffopt.search.records import Trial
 
 _UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
-_TEXT = re.compile(r"(\d+(?:\.\d+)?)(s|m|min|h)?", re.ASCII)
+_TEXT = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(s|m|min|h)?", re.ASCII)
 
 
 @dataclass(frozen=True)

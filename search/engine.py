@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -80,7 +81,7 @@ class Engine:
         manifest: written down with a new run; `module` and `seed` are added to it.
 
     Raises:
-        DiffoptError: the run exists and was made for another module.
+        DiffoptError: the run exists and was made for another module, or with another manifest.
     """
 
     def __init__(
@@ -106,12 +107,15 @@ class Engine:
             raise DiffoptError(f"nothing can be done with this pipeline: {baseline.refusal}")
         self._baseline_key = baseline.key
         self._handed_out: set[int] = set()
-        found = store.open_run(run_id, {**(manifest or {}), "module": baseline.key, "seed": seed})
-        if found["module"] != baseline.key:
-            raise DiffoptError(
-                f"run {run_id!r} in the store was made for another pipeline",
-                hint="start it without --resume, or give the pipeline it was made for",
-            )
+        given = {**(manifest or {}), "module": baseline.key}
+        found = store.open_run(run_id, {**given, "seed": seed})
+        for name, value in given.items():
+            if found.get(name) != json.loads(json.dumps(value)):
+                what = {"module": "pipeline"}.get(name, name)
+                raise DiffoptError(
+                    f"run {run_id!r} in the store was made with another {what}",
+                    hint="go on with what it was made with, or start again with --force",
+                )
         self.seed = int(str(found["seed"]))
 
     def ask(self) -> Candidate | None:

@@ -108,6 +108,23 @@ def violation(constraints: Constraints, outcome: Measured, facts: Mapping[str, f
     return excess
 
 
+def shortfalls(constraints: Constraints, outcome: Measured, facts: Mapping[str, float]) -> tuple[str, ...]:
+    """Say which constraints an outcome misses, and by what; empty where it meets them."""
+    found = []
+    latency, memory = median(outcome.latency.candidate_s), outcome.memory.peak_bytes
+    if constraints.max_latency_s is not None and latency > constraints.max_latency_s:
+        found.append(f"{1e3 * latency:.0f} ms a call, asked for {1e3 * constraints.max_latency_s:g}")
+    if constraints.min_psnr is not None and _psnr(outcome) < constraints.min_psnr:
+        found.append(f"{_psnr(outcome):.1f} dB, asked for {constraints.min_psnr:g}")
+    if constraints.tier is not None and _tier_rank(outcome.tier) > _tier_rank(constraints.tier):
+        found.append(f"tier {outcome.tier}, asked for {constraints.tier}")
+    if constraints.max_memory_bytes is not None and memory > constraints.max_memory_bytes:
+        found.append(f"{memory / 1e9:.2f} GB, asked for {constraints.max_memory_bytes / 1e9:g}")
+    if constraints.keep_steps and not facts.get("steps_kept", 0.0):
+        found.append("other steps than the pipeline's own")
+    return tuple(found)
+
+
 def winners(
     trials: Sequence[Trial], levels: Sequence[Level] = LEVELS, constraints: Constraints | None = None
 ) -> dict[str, Trial]:

@@ -274,6 +274,21 @@ class Store:
             raise store_error(error, self.path) from error
 
 
+def in_use(path: Path) -> bool:
+    """Say whether a process writes to a store now."""
+    lock = Path(f"{path}-writer")
+    if not lock.exists():
+        return False
+    try:
+        with closing(sqlite3.connect(lock, isolation_level=None, timeout=0)) as held:
+            held.execute("BEGIN EXCLUSIVE")
+    except sqlite3.OperationalError:
+        return True
+    except sqlite3.DatabaseError:
+        return False
+    return False
+
+
 _COLUMNS = "c.id, c.trace, c.key, c.origin, c.facts, c.predicted"
 
 

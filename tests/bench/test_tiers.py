@@ -4,6 +4,8 @@ import dataclasses
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from diffopt.bench.outcome import Fidelity
 from diffopt.bench.tiers import Thresholds
@@ -54,3 +56,32 @@ def test_without_a_scorer_paired_metrics_stand_in(change: dict[str, float], tier
 def test_thresholds_go_into_a_manifest_and_back() -> None:
     thresholds = Thresholds(near_psnr_median=40.0)
     assert Thresholds(**json.loads(json.dumps(thresholds.to_json()))) == thresholds
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({}, ""),
+        ({"psnr_p10": 49.9}, "not exact: worst tenth 49.9 dB (at least 50)"),
+        ({"prompt_accuracy": 0.914}, "not near: 1.6 points fewer prompts right (at most 1)"),
+        ({"psnr_p10": 12.0, "psnr_median": 20.0, "feature_distance": 0.02},
+         "not traded: features 0.02 from the baseline's (another seed: 0.01)"),
+    ],
+)  # fmt: skip
+def test_what_is_missing_is_said_in_numbers(change: dict[str, float], reason: str) -> None:
+    assert Thresholds().missing(dataclasses.replace(SCORED, **change)) == reason  # type: ignore[arg-type]
+
+
+@given(
+    st.floats(0, 80), st.floats(0, 80), st.floats(0, 1), st.floats(0, 1), st.floats(0, 1), st.booleans(),
+)  # fmt: skip
+def test_something_is_missing_unless_the_tier_is_exact(
+    psnr_median: float, psnr_p10: float, accuracy: float, distance: float, ssim: float, scored: bool
+) -> None:
+    plain = dataclasses.replace(UNSCORED, psnr_median=psnr_median, psnr_p10=psnr_p10, ssim_median=ssim)
+    fidelity = plain
+    if scored:
+        fidelity = dataclasses.replace(
+            plain, prompt_accuracy=accuracy, baseline_prompt_accuracy=0.5, feature_distance=distance, seed_distance=0.5
+        )
+    assert bool(Thresholds().missing(fidelity)) == (Thresholds().tier(fidelity) != "exact")

@@ -63,7 +63,9 @@ def test_a_script_without_a_pipeline_is_one_line(capsys: pytest.CaptureFixture[s
 def test_a_script_with_a_missing_model_names_the_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(GOOD)
-    assert f"{script}:2" in refused(capsys, "lift", str(script))
+    line = refused(capsys, "compile", str(script), "-o", str(tmp_path / "out"))
+    assert f"{script}:2: the model 'model' is not on this machine; download it first" in line
+    assert not list(tmp_path.glob("out*"))
 
 
 def test_an_unknown_pass_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
@@ -88,6 +90,30 @@ def test_a_nonsense_budget_is_one_line(capsys: pytest.CaptureFixture[str], tmp_p
     out = tmp_path / "out"
     assert "budget" in refused(capsys, "compile", "demo:shapes", "-o", str(out), f"--budget={budget}")
     assert not list(tmp_path.iterdir()), "bad usage must leave nothing behind"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--target", "gpu"), "unknown target 'gpu'; cpu or cuda[:N]"),
+        (("--target", "cuda:99"), "no device cuda:99 on this machine"),
+        (("--min-fidelity", "-5"), "--min-fidelity: must be a positive number, not -5"),
+        (("--max-memory", "inf"), "--max-memory: must be a positive number, not inf"),
+        (("--passes", ""), "--passes: no pass is named; leave it out to search"),
+        (("--passes", "reduce-steps{steps=4}", "--keep-steps"), "change the steps, which are to be kept"),
+        (("--bugdet", "5"), "did you mean --budget?"),
+    ],
+)
+def test_an_option_that_cannot_be_meant_is_one_line_and_leaves_nothing(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, options: tuple[str, ...], said: str
+) -> None:
+    assert said in refused(capsys, "compile", "demo:shapes", "-o", str(tmp_path / "out"), *options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_image_needs_a_format_and_a_prompt(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert "no image format is called .xyz" in refused(capsys, "run", "art", "--prompt", "a", "-o", "b.xyz")
+    assert "the prompt is empty" in refused(capsys, "run", "art", "--prompt", " ")
 
 
 def test_a_bad_setting_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -190,7 +190,7 @@ def test_all_failing_programs_do_not_stop_the_asking(synthetic: Callable[..., An
 def test_a_run_of_another_pipeline_is_refused(tmp_path: Path, synthetic: Callable[..., Any], module: ModuleOp) -> None:
     with Store(tmp_path / "s") as store:
         open_engine(synthetic(), store)
-        with pytest.raises(DiffoptError, match="made for another pipeline"):
+        with pytest.raises(DiffoptError, match="made with another pipeline"):
             Engine(module, store, run_id="r")
 
 
