@@ -38,8 +38,9 @@ format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# What becomes of the examples in diffusers' own docstrings: lifted whole, in part, or refused with a place.
+# What becomes of every pipeline class of diffusers, and of the examples in its docstrings: lifted, or why not.
 corpus: setup
+	$(BIN)/python -m diffopt.bench.corpus.classes
 	$(BIN)/python -m diffopt.bench.corpus
 
 # Trains the built-in model and its scorer again; takes about an hour on two cores.

@@ -95,7 +95,8 @@ def compile(
         prompts: file with one prompt a line; half of them are held out.
         passes: measure this one trace instead of searching.
         proposers: makes the sources of candidates; by default the rules.
-        controls: measure the control arms too: fewer steps at equal time, and stock torch.compile.
+        controls: measure the control arms too (fewer steps at equal time, stock torch.compile), and what the winner's
+            passes buy one after the other.
 
     Returns:
         The artifact, or `None` where no candidate met the goal on held-out prompts (the run's store tells why).
@@ -105,7 +106,7 @@ def compile(
     """
     from diffopt.bench.device import check_target, versions
     from diffopt.bench.evaluate import Evaluator, Measured, Thresholds
-    from diffopt.finals import choose, closest, control_traces, decide_levels, fallback
+    from diffopt.finals import bought, choose, closest, control_traces, decide_levels, fallback, prefixes
     from diffopt.ir.dialect import steps_of
     from diffopt.ir.emit_pipeline import emit
     from diffopt.ir.identity import print_module
@@ -213,6 +214,10 @@ def compile(
             for candidate, outcome, reasons in closest(finals, trials, constraints):
                 listen(Missed(candidate.trace, outcome, reasons))
             return None
+        trace = Trace.parse(chosen.candidate.trace)
+        so_far = {len(trace): bought(measured)}
+        for prefix in prefixes(trace, lifted.module) if controls else ():
+            so_far[len(prefix)] = bought(control(str(prefix), "without what follows"))
         images = evaluator.images_of(judge.program(chosen.candidate.trace))
         # The engines were built during the search; loading them again for the final measurement took no building.
         built = [t.outcome for t in trials if t.candidate.key == chosen.candidate.key]
@@ -222,7 +227,7 @@ def compile(
         raise DiffoptError(
             "the model's files changed during the run", where=str(model), hint="start again with --force"
         )
-    winner = applied(Trace.parse(chosen.candidate.trace), lifted.module)
+    winner = applied(trace, lifted.module)
     manifest = {
         "diffopt": diffopt.__version__,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -242,7 +247,7 @@ def compile(
         "levels": [level_json(final) for final in finals],
         "controls": judged,
         "trials": [trial_json(trial) for trial in trials],
-        "steps": explained(Trace.parse(chosen.candidate.trace)),
+        "steps": explained(trace, so_far),
         "engines": list(engines_of(measured)),
         "seconds": {
             name: end - start

@@ -16,13 +16,13 @@ class Explanation:
     """What an artifact is.
 
     Args:
-        steps: each pass with its options, and what it does.
+        steps: each pass with its options, what it does, and what it and those before it came to when measured.
         engine: what runs the call: "one engine for the whole call", or the components one by one.
         stages: seconds of one call by stage, measured here and now.
     """
 
     artifact: Artifact
-    steps: tuple[tuple[str, str], ...]
+    steps: tuple[tuple[str, str, str], ...]
     engine: str
     stages: Mapping[str, float]
 
@@ -33,7 +33,7 @@ class Explanation:
             "ok": True,
             "artifact": str(self.artifact.path),
             "trace": manifest["trace"],
-            "steps": [{"pass": name, "explanation": text} for name, text in self.steps],
+            "steps": [{"pass": name, "explanation": text, "so_far": so_far} for name, text, so_far in self.steps],
             "result": manifest["result"],
             "engine": self.engine,
             "stages_s": dict(self.stages),
@@ -60,7 +60,7 @@ def explain(path: str | Path, *, model: str | Path | None = None, runs: int = 15
         shares, inside = profile(*whole, runs=runs)
         stages = {**scaled(shares, inside), AROUND: max(0.0, stages[AROUND] - inside)}
         engine = "one engine for the whole call"
-    steps = tuple((step["pass"], step["explanation"]) for step in artifact.manifest["steps"])
+    steps = tuple((step["pass"], step["explanation"], step.get("so_far", "")) for step in artifact.manifest["steps"])
     return Explanation(artifact, steps, engine, stages)
 
 
@@ -69,7 +69,9 @@ def explanation_lines(found: Explanation) -> list[str]:
     from diffopt.bench.outcome import outcome_from_json
     from diffopt.display import describe
 
-    lines = [f"{name}\n    {text}" for name, text in found.steps] or ["nothing is changed"]
+    lines = [
+        f"{name}\n    {text}{f' Up to here: {so_far}.' if so_far else ''}" for name, text, so_far in found.steps
+    ] or ["nothing is changed"]
     lines.append(f"measured {describe(outcome_from_json(found.artifact.manifest['result']))}")
     total = sum(found.stages.values())
     lines.append(f"one call here: {1e3 * total:.1f} ms, {found.engine}")

@@ -12,7 +12,7 @@ from diffopt.ir.dialect import steps_of
 from diffopt.ir.identity import module_hash
 from diffopt.passes.base import Refusal
 from diffopt.passes.pipeline import Trace, build_pass, run
-from diffopt.search.goals import LEVELS, Constraints, Level, shortfalls, violation, winners
+from diffopt.search.goals import LEVELS, PSNR_CEILING_DB, Constraints, Level, shortfalls, violation, winners
 from diffopt.search.records import Candidate, Trial
 
 CHANCES = 3
@@ -116,6 +116,21 @@ def control_traces(module: ModuleOp, ratio: float) -> dict[str, str]:
     fewer = build_pass("reduce-steps", {"steps": min(max(1, round(steps / ratio)), steps - 1), "solver": "own"})
     arms = {"fewer steps at equal time": Trace((fewer,)), "stock torch.compile": Trace((build_pass("compile", {}),))}
     return {name: str(trace) for name, trace in arms.items() if not isinstance(run(trace, module), Refusal)}
+
+
+def prefixes(trace: Trace, module: ModuleOp) -> tuple[Trace, ...]:
+    """Return the proper beginnings of a trace that are programs of their own, shortest first."""
+    found = (Trace(trace.passes[:count]) for count in range(1, len(trace)))
+    return tuple(prefix for prefix in found if not isinstance(run(prefix, module), Refusal))
+
+
+def bought(outcome: Outcome) -> str:
+    """Say what the passes up to one come to together, as `3.8x, 52.1 dB`; empty for a program that does not run."""
+    if not isinstance(outcome, Measured):
+        return ""
+    psnr = outcome.fidelity.psnr_median
+    same = "the same images" if psnr >= PSNR_CEILING_DB else f"{psnr:.1f} dB"
+    return f"{outcome.latency.ratio:.3g}x, {same}"
 
 
 def _lower_end(final: Final) -> float:

@@ -42,7 +42,10 @@ def pack(
 
     files = {"pipeline.py": emit_pipeline(winner)}
     if source.kind == "script":
-        files["changes.patch"] = script_patch(winner, source, engines=out / "engines")
+        bought = {
+            step["pass"].partition("{")[0]: f"{step['so_far']} so far" for step in manifest["steps"] if step["so_far"]
+        }
+        files["changes.patch"] = script_patch(winner, source, engines=out / "engines", bought=bought)
     shown = [file_of(images, entry, side) for entry in chosen(images)[0] for side in SIDES]
     draft_report = run_folder / "report.html"
     write_report(manifest, images, draft_report)
@@ -54,9 +57,13 @@ def pack(
     return write_artifact(out, manifest, files, folders)
 
 
-def script_patch(winner: ModuleOp, source: Source, *, engines: Path) -> str:
-    """Return the patch of the user's script and the files of its project; empty where nothing changes."""
-    edits = emit_project_edits(winner, source.name, engines=str(engines.resolve()))
+def script_patch(winner: ModuleOp, source: Source, *, engines: Path, bought: Mapping[str, str] | None = None) -> str:
+    """Return the patch of the user's script and the files of its project; empty where nothing changes.
+
+    Args:
+        bought: what each pass was measured to buy, for the comments.
+    """
+    edits = emit_project_edits(winner, source.name, engines=str(engines.resolve()), bought=bought)
     return project_patch(edits, source.name)
 
 
@@ -89,11 +96,19 @@ def trial_json(trial: Trial) -> dict[str, Any]:
     }
 
 
-def explained(trace: Trace) -> list[dict[str, str]]:
-    """Return each pass of a trace with the first sentence of its docstring."""
+def explained(trace: Trace, so_far: Mapping[int, str]) -> list[dict[str, str]]:
+    """Return each pass of a trace with the first sentence of its docstring.
+
+    Args:
+        so_far: by a number of passes, what that many of them come to together.
+    """
     return [
-        {"pass": str(p.spec(include_default=True)), "explanation": (registry()[p.name].__doc__ or "").split("\n")[0]}
-        for p in trace
+        {
+            "pass": str(p.spec(include_default=True)),
+            "explanation": (registry()[p.name].__doc__ or "").split("\n")[0],
+            "so_far": so_far.get(count, ""),
+        }
+        for count, p in enumerate(trace, start=1)
     ]
 
 

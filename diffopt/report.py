@@ -183,9 +183,17 @@ def _missed(name: str, outcome: JSON) -> bool:
     return asked.tier is not None and tier not in TIERS[: TIERS.index(asked.tier) + 1]
 
 
+def _so_far(step: JSON) -> str:
+    found = said.text(step, "so_far")
+    return f"Up to here: {found}." if found else ""
+
+
 def _steps(manifest: Mapping[str, JSON]) -> list[tuple[str, str]]:
     """Return each pass of the winning trace with its explanation; the trace alone where nothing explains it."""
-    explained = [(said.text(step, "pass"), said.text(step, "explanation")) for step in said.items(manifest, "steps")]
+    explained = [
+        (said.text(step, "pass"), " ".join(filter(None, (said.text(step, "explanation"), _so_far(step)))))
+        for step in said.items(manifest, "steps")
+    ]
     return explained or [
         (part.strip(), "") for part in re.findall(r"[^,{]+(?:\{[^}]*\})?", said.text(manifest, "trace"))
     ]
