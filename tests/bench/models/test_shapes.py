@@ -47,7 +47,7 @@ def test_splits_are_disjoint_and_repeatable() -> None:
 
 
 def test_training_shows_no_scene_of_another_split() -> None:
-    others = {parse(text) for split in ("calibration", "search", "heldout") for text in SHAPES.prompts(split, 300)}  # type: ignore[arg-type]
+    others = {parse(text) for split in ("calibration", "search", "heldout") for text in SHAPES.prompts(split, 300)}
     assert not others & set(random_scenes(5000, random.Random(7), "train"))
 
 
