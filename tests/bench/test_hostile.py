@@ -68,6 +68,9 @@ PROGRAMS: dict[str, tuple[str, str, dict[str, str]]] = {
         "import numpy as np", "result.images = np.ascontiguousarray(1 - result.images[:, ::-1])")),
     "cheats once it is timed": ("protocol", "timed calls", wrapped(
         "if Hostile.calls > 9: result.images = 1 - result.images[:, ::-1]")),
+    "is a little worse once it is timed": ("protocol", "in the worst tenth", wrapped(
+        "shift = 0.016 if Hostile.calls <= 9 else 0.03",
+        "result.images = abs(result.images - shift)")),
 }  # fmt: skip
 
 
