@@ -10,18 +10,23 @@ from dataclasses import dataclass
 from xdsl.dialects.builtin import ModuleOp, StringAttr
 
 from diffopt.ir.description import JSON
-from diffopt.ir.dialect import ComponentOp, components, denoiser_of, loops, only_plain, scheduler_of, stages, steps_of
+from diffopt.ir.dialect import (
+    ComponentOp,
+    TransformOp,
+    components,
+    denoiser_of,
+    loops,
+    only_plain,
+    scheduler_of,
+    stages,
+    steps_of,
+)
 from diffopt.ir.parts import USUAL
+from diffopt.ir.transforms import Phase, form
 
 RUNTIME = "diffopt.backends.runtime"
 
-RUNTIME_NAMES = {"compile": "compile_component"}
-"""Runtime functions whose name is not the transform's."""
-
 PLACEHOLDER = re.compile(r"\{(pipe|engines)\}")
-
-BUILDS = ("export", "compile")
-"""Transforms that make something new of a component; the others change it in place and come first."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +52,21 @@ def statements(module: ModuleOp) -> tuple[Statement, ...]:
     """Return what must run after the pipeline is constructed, in order; empty for a module as lifted."""
     named = components(module)
     found = [*_scheduler_statements(scheduler_of(module))]
-    parts = [component for name, component in named.items() if name != "pipeline"]
-    in_place = [s for component in parts for s in _transform_statements(component, module, built=False)]
-    built = [s for component in parts for s in _transform_statements(component, module, built=True)]
-    # An engine or compiled code is made of what runs: of the weights as quantized, and of the step plan's two passes.
-    found += [*in_place, *_plan_statements(module), *built]
-    found += _transform_statements(named["pipeline"], module, built=True)
+    plan = _plan_statements(module)
+    for phase in Phase:
+        # An engine or compiled code is made of what runs: of the weights as quantized, and of the step plan's passes.
+        found += plan if phase is Phase.PLAN else []
+        parts = [component for name, component in named.items() if name != "pipeline"]
+        for component in (*parts, named["pipeline"]):
+            for transform in component.transforms:
+                if form(transform.transform.data).phase is phase:
+                    found.append(_transform_statement(transform, component.sym_name.data, module))
     return tuple(found)
+
+
+def placed_by_hand(module: ModuleOp) -> bool:
+    """Tell whether a transform says itself where the parts lie, so that the pipeline is not moved as a whole."""
+    return any(not form(t.transform.data).on_device for c in components(module).values() for t in c.transforms)
 
 
 def call_arguments(module: ModuleOp) -> dict[str, JSON]:
@@ -105,31 +118,34 @@ def _scheduler_statements(scheduler: ComponentOp) -> list[Statement]:
     return [Statement(_origin(scheduler), ((library, class_name),), code)]
 
 
-def _transform_statements(component: ComponentOp, module: ModuleOp, *, built: bool) -> list[Statement]:
-    found = []
-    for transform in component.transforms:
-        name, target = transform.transform.data, component.sym_name.data
-        if (name in BUILDS) is not built:
-            continue
-        function = RUNTIME_NAMES.get(name, name)
-        given = [f"{key}={literal(value)}" for key, value in transform.arguments.items()]
-        if name == "export":
-            given.append("engines={engines}")
-        first = f', "{target}"'
+def _transform_statement(transform: TransformOp, target: str, module: ModuleOp) -> Statement:
+    name, written = transform.transform.data, form(transform.transform.data)
+    given = [f"{key}={literal(value)}" for key, value in transform.arguments.items()]
+    if written.code:
+        code = written.code.replace("{target}", target).replace("{arguments}", ", ".join(given))
+        return Statement(_origin(transform), written.imports, code)
+    function = written.function or name
+    if name == "export":
+        given.append("engines={engines}")
         if target == "pipeline":
-            function, first = f"{name}_pipeline", ""
-            call = call_arguments(module)
-            given += [
-                f"steps={call['num_inference_steps']}",
-                f"guidance={literal(call['guidance_scale'])}",
-                f"height={call['height']}",
-                f"width={call['width']}",
-            ]
-            if call.get("negative_prompt"):
-                given.append(f"negative_prompt={literal(call['negative_prompt'])}")
-        code = f"{function}({{pipe}}{first}, {', '.join(given)})"
-        found.append(Statement(_origin(transform), ((RUNTIME, function),), code))
-    return found
+            function = "export_pipeline"
+            given += _folded_call(module)
+    first = "" if target == "pipeline" else f', "{target}"'
+    code = f"{function}({{pipe}}{first}{''.join(f', {argument}' for argument in given)})"
+    return Statement(_origin(transform), ((RUNTIME, function),), code)
+
+
+def _folded_call(module: ModuleOp) -> list[str]:
+    """Return what a whole-pipeline engine is made for, as arguments."""
+    call = call_arguments(module)
+    given = [
+        f"steps={call['num_inference_steps']}",
+        f"guidance={literal(call['guidance_scale'])}",
+        f"height={call['height']}",
+        f"width={call['width']}",
+    ]
+    negative = call.get("negative_prompt")
+    return [*given, f"negative_prompt={literal(negative)}"] if negative else given
 
 
 def _plan_statements(module: ModuleOp) -> list[Statement]:

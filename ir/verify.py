@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 from xdsl.dialects.builtin import ModuleOp, StringAttr
 from xdsl.dialects.func import FuncOp
@@ -25,6 +25,7 @@ from diffopt.ir.dialect import (
     stages,
     steps_of,
 )
+from diffopt.ir.transforms import Phase, form
 
 
 class Stage(IntEnum):
@@ -200,37 +201,29 @@ def _plan_is_plain(module: ModuleOp) -> Iterator[tuple[str, str]]:
         yield f"{why}: no plan over its steps can be followed yet", "diffusion.denoise"
 
 
-TRANSFORM_ORDER = (
-    # (earlier, later, why `later` may not come after `earlier`)
-    ("export", "quantize", "an exported component has no torch weights left to quantize"),
-    ("export", "export", "the component is an engine already"),
-    ("export", "compile", "an exported component has no torch code left to compile"),
-    ("compile", "quantize", "quantizing after compile throws the compiled code away"),
-    ("compile", "compile", "the component is compiled already"),
-    ("compile", "export", "compiled code cannot be traced for export"),
-    ("quantize", "quantize", "the component is quantized already"),
-)
-"""Orders that cannot work within one component's transforms."""
-
-
 def _transform_order(module: ModuleOp) -> Iterator[tuple[str, str]]:
+    """Emission runs transforms by phase, so those of a component stand in that order; nothing is built twice."""
     for name, component in components(module).items():
-        names = [t.transform.data for t in component.transforms]
-        for index, later in enumerate(names):
-            for earlier, then, why in TRANSFORM_ORDER:
-                if then == later and earlier in names[:index]:
-                    yield f"{later} after {earlier}: {why}", f"@{name}"
+        found = [transform.transform.data for transform in component.transforms]
+        for first, second in combinations(found, 2):
+            earlier, later = form(first).phase, form(second).phase
+            if later < earlier:
+                yield f"{second} after {first}: what {first} makes is made of what stands before it", f"@{name}"
+            elif earlier == later == Phase.BUILT:
+                yield f"{second} after {first}: no torch code is left of the component", f"@{name}"
 
 
 def _one_engine(module: ModuleOp) -> Iterator[tuple[str, str]]:
-    """A whole-pipeline engine holds every component, so none may be an engine or compiled code of its own."""
+    """A whole-pipeline engine is made of every component, so none may be one or be changed where it runs."""
     named = components(module)
     if not any(t.transform.data == "export" for t in named["pipeline"].transforms):
         return
     for name, component in named.items():
         for transform in component.transforms:
-            if name != "pipeline" and transform.transform.data in ("export", "compile"):
-                yield f"{transform.transform.data} inside a whole-pipeline engine: it holds @{name} already", f"@{name}"
+            kind = transform.transform.data
+            if not form(kind).folds and not (name == "pipeline" and kind == "export"):
+                holds = f"it holds @{name} already" if name != "pipeline" else "the call's parts are one"
+                yield f"{kind} inside a whole-pipeline engine: {holds}", f"@{name}"
 
 
 GIVEN = frozenset({"engines", "steps", "guidance", "height", "width", "negative_prompt"})

@@ -105,7 +105,7 @@ def _values(option: Option, instances: Iterable[DiffusionPass]) -> tuple[Value, 
 
 def _why_not(pass_type: type[DiffusionPass], module: ModuleOp) -> str:
     for instance in pass_type.space(module):
-        refusal = instance.refuse(module)
+        refusal = instance.refusal(module)
         if refusal is not None:
             return str(refusal)
     return "nothing to do on this pipeline"

@@ -21,6 +21,23 @@ from xdsl.passes import ModulePass
 import diffopt.passes
 from diffopt.ir.dialect import denoisers_of
 from diffopt.ir.errors import DiffoptError
+from diffopt.ir.identity import context
+from diffopt.passes import rules
+from diffopt.passes.refusal import Refusal
+
+__all__ = [
+    "DiffusionPass",
+    "Example",
+    "Family",
+    "Option",
+    "Refusal",
+    "Tier",
+    "Value",
+    "missing_package",
+    "options",
+    "registry",
+    "unlike_torch",
+]
 
 Value = int | float | bool | str
 
@@ -39,21 +56,15 @@ class Family(Enum):
     STEPS = "steps"
     GUIDANCE = "guidance"
     CACHING = "caching"
+    LOSSLESS = "lossless"
     QUANTIZATION = "quantization"
+    ATTENTION = "attention"
+    TOKENS = "tokens"
+    VAE = "vae"
+    MEMORY = "memory"
+    STRUCTURE = "structure"
     COMPILATION = "compilation"
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """Why a pass does not apply: a sentence, the place, and the rule broken. A normal answer, not an error."""
-
-    reason: str
-    where: str = ""
-    rule: str = ""
-
-    def __str__(self) -> str:
-        rule = f" [{self.rule}]" if self.rule else ""
-        return f"{self.where}: {self.reason}{rule}" if self.where else f"{self.reason}{rule}"
+    DISTRIBUTED = "distributed"
 
 
 @dataclass(frozen=True)
@@ -79,8 +90,16 @@ class Option:
 class DiffusionPass(ModulePass):
     """A rewrite of a diffusion pipeline: a frozen dataclass whose fields are its options.
 
-    Asking (`space`, `refuse`) is pure; only `apply` changes the module. A subclass checks the ranges of its options
-    in `check_options`, by `self.require`.
+    Asking (`space`, `refusal`) is pure; only `apply` changes the module. A subclass checks the ranges of its options
+    in `check_options`, by `self.require`. How it goes with others is declared, and checked on what stands in the
+    module; `refuse` says what a table cannot.
+
+    after, before: passes (or `family:quantization`) behind or ahead of whose transforms of a component this one's stand.
+    requires: passes whose work must be there already.
+    excludes: passes that cannot be on one pipeline with this one, each with a sentence why.
+    one_of: the group of which a component holds at most one.
+    architectures: `unet`, `transformer`; empty for any.
+    packages: optional packages, each with the extra of ours that brings it.
     """
 
     name: ClassVar[str]
@@ -88,6 +107,13 @@ class DiffusionPass(ModulePass):
     tier: ClassVar[Tier]
     examples: ClassVar[tuple[Example, ...]]
     version: ClassVar[int] = 1
+    after: ClassVar[tuple[str, ...]] = ()
+    before: ClassVar[tuple[str, ...]] = ()
+    requires: ClassVar[tuple[str, ...]] = ()
+    excludes: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    one_of: ClassVar[str] = ""
+    architectures: ClassVar[tuple[str, ...]] = ()
+    packages: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
     def __post_init__(self) -> None:
         for option in options(type(self)):
@@ -113,9 +139,23 @@ class DiffusionPass(ModulePass):
     def space(cls, module: ModuleOp) -> Iterator[Self]:
         """Yield the instances worth trying on this module; pure."""
 
-    @abstractmethod
+    @final
+    def refusal(self, module: ModuleOp) -> Refusal | None:
+        """Return why this instance cannot be applied to this module, or `None`; pure.
+
+        Asks what is declared, then `refuse`, then tries the pass on a copy where an order or a group is at stake.
+        """
+        known = {**registry(), self.name: type(self)}
+        found = rules.unmet(type(self), module, known) or self.refuse(module)
+        if found is not None or not rules.may_clash(type(self), module, known):
+            return found
+        tried = module.clone()
+        self.apply(context(), tried)
+        return next(rules.breaches(tried, known), None)
+
     def refuse(self, module: ModuleOp) -> Refusal | None:
-        """Return why this instance cannot be applied to this module, or `None`; pure."""
+        """Return what stands against this instance that no declaration says; nothing by default. Pure."""
+        return None
 
     @abstractmethod
     def apply(self, ctx: Context, op: ModuleOp) -> None:
@@ -125,7 +165,7 @@ class DiffusionPass(ModulePass):
     @classmethod
     def schedule_space(cls, ctx: Context, module_op: ModuleOp) -> tuple[Self, ...]:
         """Return the instances of `space` that are not refused."""
-        return tuple(instance for instance in cls.space(module_op) if instance.refuse(module_op) is None)
+        return tuple(instance for instance in cls.space(module_op) if instance.refusal(module_op) is None)
 
 
 @cache
@@ -171,9 +211,7 @@ def registry() -> Mapping[str, type[DiffusionPass]]:
 
 def missing_package(package: str, extra: str) -> Refusal | None:
     """Refuse when a package is not installed, naming the extra that brings it."""
-    if importlib.util.find_spec(package) is not None:
-        return None
-    return Refusal(f"needs {package}, which is not installed: pip install 'diffopt[{extra}]'", rule="missing-package")
+    return None if importlib.util.find_spec(package) is not None else rules.missing(package, extra)
 
 
 def unlike_torch(module: ModuleOp) -> Refusal | None:

@@ -91,7 +91,7 @@ def run(trace: Trace, module: ModuleOp) -> ModuleOp | Refusal:
     current = module.clone()
     ctx = context()
     for instance in trace:
-        refusal = instance.refuse(current)
+        refusal = instance.refusal(current)
         if refusal is not None:
             return Refusal(refusal.reason, f"{instance.name}{refusal.where and ' ' + refusal.where}", refusal.rule)
         instance.apply(ctx, current)

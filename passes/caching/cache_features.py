@@ -34,6 +34,8 @@ class CacheFeatures(DiffusionPass):
         Example("cache-features,cache-features", refusal="cached already"),
         Example("export,cache-features{interval=5}", expect="full at [0, 5, 10, 15, 20, 25, 30, 35, 40, 45] branch 0"),
     )
+    one_of = "feature-cache"
+    architectures = ("unet",)
 
     interval: int = 3
     branch: int = 0

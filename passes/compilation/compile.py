@@ -9,7 +9,7 @@ from typing import Literal, Self
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
 
-from diffopt.ir.dialect import components, denoisers_of
+from diffopt.ir.dialect import denoisers_of
 from diffopt.passes.base import DiffusionPass, Example, Family, Refusal, Tier, unlike_torch
 
 
@@ -30,9 +30,11 @@ class Compile(DiffusionPass):
     tier = Tier.EXACT
     examples = (
         Example("compile", expect='diffusion.transform "compile" {mode = "default"}'),
-        Example("export,compile", refusal="no torch code left to compile"),
-        Example("compile,quantize", refusal="throws the compiled code away"),
+        Example("export,compile", refusal="cannot have both export and compile"),
+        Example("compile,quantize", refusal="quantize must come before compile"),
     )
+    after = ("family:lossless", "family:quantization", "family:attention", "family:memory")
+    one_of = "engine"
 
     mode: Literal["default", "max-autotune-no-cudagraphs"] = "default"
 
@@ -41,11 +43,7 @@ class Compile(DiffusionPass):
         yield cls()
 
     def refuse(self, module: ModuleOp) -> Refusal | None:
-        if (why := unlike_torch(module)) is not None:
-            return why
-        if any(t.transform.data == "export" for t in components(module)["pipeline"].transforms):
-            return Refusal("the pipeline is an engine: no torch code left to compile", "@pipeline", "transform-order")
-        return None
+        return unlike_torch(module)
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         for denoiser in denoisers_of(op):

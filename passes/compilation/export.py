@@ -38,9 +38,11 @@ class Export(DiffusionPass):
     tier = Tier.EXACT
     examples = (
         Example("export{backend=openvino}", expect='diffusion.transform "export" {backend = "openvino"'),
-        Example("export{scope=denoiser},export{scope=denoiser}", refusal="an engine already"),
+        Example("export{scope=denoiser},export{scope=denoiser}", refusal="cannot have export twice"),
         Example("compile,export{scope=pipeline}", refusal="compile inside a whole-pipeline engine"),
     )
+    after = ("family:lossless", "family:quantization", "family:attention", "family:vae")
+    one_of = "engine"
 
     backend: Literal["openvino", "onnxruntime"] = "openvino"
     scope: Scope = "components"

@@ -35,6 +35,7 @@ class GuidanceWindow(DiffusionPass):
         Example("guidance-window{stop=0.999}", refusal="covers all 50 steps"),
         Example("guidance-window,guidance-window", refusal="windowed already"),
     )
+    one_of = "guidance-plan"
 
     stop: float = 0.6
 

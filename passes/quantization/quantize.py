@@ -9,7 +9,7 @@ from typing import Literal, Self
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
 
-from diffopt.ir.dialect import components, denoisers_of
+from diffopt.ir.dialect import denoisers_of
 from diffopt.passes.base import DiffusionPass, Example, Family, Refusal, Tier, unlike_torch
 
 
@@ -30,9 +30,11 @@ class Quantize(DiffusionPass):
     tier = Tier.NEAR
     examples = (
         Example("quantize", expect='diffusion.transform "quantize" {scheme = "int8-weights"}'),
-        Example("export,quantize", refusal="no torch weights left to quantize"),
-        Example("quantize,quantize", refusal="quantized already"),
+        Example("export,quantize", refusal="quantize must come before export"),
+        Example("quantize,quantize", refusal="cannot have quantize twice"),
     )
+    before = ("family:compilation",)
+    one_of = "weights"
 
     scheme: Literal["int8-weights", "int8-dynamic"] = "int8-weights"
 
@@ -42,15 +44,7 @@ class Quantize(DiffusionPass):
         yield cls(scheme="int8-dynamic")
 
     def refuse(self, module: ModuleOp) -> Refusal | None:
-        if (why := unlike_torch(module)) is not None:
-            return why
-        if any(t.transform.data == "export" for t in components(module)["pipeline"].transforms):
-            return Refusal(
-                "quantize after export: an exported component has no torch weights left to quantize",
-                "@pipeline",
-                "transform-order",
-            )
-        return None
+        return unlike_torch(module)
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         for denoiser in denoisers_of(op):

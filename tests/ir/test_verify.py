@@ -191,13 +191,11 @@ def test_loops_share_one_scheduler_and_one_denoiser(standard_module: ModuleOp) -
 @pytest.mark.parametrize(
     ("names", "sentence"),
     [
-        ("export quantize", "quantize after export: an exported component has no torch weights left to quantize"),
-        ("export export", "export after export: the component is an engine already"),
-        ("export compile", "compile after export: an exported component has no torch code left to compile"),
-        ("compile quantize", "quantize after compile: quantizing after compile throws the compiled code away"),
-        ("compile compile", "compile after compile: the component is compiled already"),
-        ("compile export", "export after compile: compiled code cannot be traced for export"),
-        ("quantize quantize", "quantize after quantize: the component is quantized already"),
+        ("export quantize", "quantize after export: what export makes is made of what stands before it"),
+        ("compile quantize", "quantize after compile: what compile makes is made of what stands before it"),
+        ("export export", "export after export: no torch code is left of the component"),
+        ("export compile", "compile after export: no torch code is left of the component"),
+        ("compile export", "export after compile: no torch code is left of the component"),
     ],
 )
 def test_an_order_of_transforms_that_cannot_work_is_refused(
