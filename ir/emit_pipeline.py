@@ -11,7 +11,7 @@ from xdsl.dialects.func import FuncOp
 
 from diffopt.ir.dialect import TextType, components
 from diffopt.ir.emit_construction import construction
-from diffopt.ir.emit_statements import RUNTIME, Statement, call_arguments, literal, statements
+from diffopt.ir.emit_statements import RUNTIME, Statement, call_arguments, literal, placed_by_hand, statements
 from diffopt.ir.errors import DiffoptError
 from diffopt.ir.verify import Stage, verify
 
@@ -29,8 +29,7 @@ ENGINES = Path(__file__).parent / "engines"
 def load(model: str = MODEL, device: str = "cpu", engines: Path = ENGINES) -> {pipeline_class}:
     """Return the pipeline; `pipe({takes})` makes {makes} with the call defaults below."""
 {before}    pipe = {pipeline_class}.from_pretrained(model, {given}dtype=torch.{dtype})
-{after}    pipe.to(device)
-{body}
+{after}{moved}{body}
     call_defaults(pipe, {defaults})
     return pipe
 '''
@@ -76,6 +75,7 @@ def emit(module: ModuleOp) -> Emission:
         before=_indented(built.before),
         given="".join(f"{argument}, " for argument in built.given),
         after=_indented(built.after),
+        moved="" if placed_by_hand(module) else "    pipe.to(device)\n",
         imports=_import_lines(imports),
         model=literal(pipeline.values["model"]),
         pipeline_class=class_name,

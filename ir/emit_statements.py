@@ -122,8 +122,7 @@ def _transform_statement(transform: TransformOp, target: str, module: ModuleOp) 
     name, written = transform.transform.data, form(transform.transform.data)
     given = [f"{key}={literal(value)}" for key, value in transform.arguments.items()]
     if written.code:
-        code = written.code.replace("{target}", target).replace("{arguments}", ", ".join(given))
-        return Statement(_origin(transform), written.imports, code)
+        return _public(transform, target)
     function = written.function or name
     if name == "export":
         given.append("engines={engines}")
@@ -133,6 +132,22 @@ def _transform_statement(transform: TransformOp, target: str, module: ModuleOp) 
     first = "" if target == "pipeline" else f', "{target}"'
     code = f"{function}({{pipe}}{first}{''.join(f', {argument}' for argument in given)})"
     return Statement(_origin(transform), ((RUNTIME, function),), code)
+
+
+def _public(transform: TransformOp, target: str) -> Statement:
+    """Return the line of public API that a transform is."""
+    written, arguments = form(transform.transform.data), transform.arguments
+    code, imports = written.code.replace("{target}", target), list(written.imports)
+    for argument, module in written.names:
+        name = str(arguments.pop(argument))
+        imports.append((module, name))
+        code = code.replace(f"{{{argument}}}", name)
+    for argument, value in transform.arguments.items():
+        if f"{{{argument}}}" in code:
+            code = code.replace(f"{{{argument}}}", literal(value))
+            del arguments[argument]
+    given = ", ".join(f"{key}={literal(value)}" for key, value in arguments.items())
+    return Statement(_origin(transform), tuple(imports), code.replace("{arguments}", given))
 
 
 def _folded_call(module: ModuleOp) -> list[str]:

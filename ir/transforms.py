@@ -22,6 +22,8 @@ class Phase(IntEnum):
     """Says where the parts lie; what is built later is built on it."""
     BUILT = 4
     """Makes something new of what stands there."""
+    AROUND = 5
+    """Goes round whatever runs in the end, engines too."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,10 @@ class Form:
 
     Args:
         function: the runtime function, where its name is not the transform's.
-        code: a line of public API instead of a runtime function, with `{pipe}`, `{target}` and `{arguments}`.
+        code: a line of public API instead of a runtime function, with `{pipe}`, `{target}`, an argument's name, and
+            `{arguments}` for all that are not named.
         imports: (module, name) pairs that `code` needs.
+        names: (argument, module) pairs: the argument's text is a name of that module.
         folds: a whole-pipeline engine takes along what the transform did, so both may be.
         on_device: the pipeline is moved to its device first; not so for offloading, which moves parts itself.
     """
@@ -40,13 +44,41 @@ class Form:
     function: str = ""
     code: str = ""
     imports: tuple[tuple[str, str], ...] = ()
+    names: tuple[tuple[str, str], ...] = ()
     folds: bool = True
     on_device: bool = True
 
 
 FORMS: Mapping[str, Form] = {
+    "attention_backend": Form(code="{pipe}.{target}.set_attention_backend({backend})"),
+    "cast_layerwise": Form(
+        code="{pipe}.{target}.enable_layerwise_casting(storage_dtype={storage}, compute_dtype={pipe}.{target}.dtype)",
+        names=(("storage", "torch"),),
+        folds=False,
+    ),
+    "channels_last": Form(
+        code="{pipe}.{target}.to(memory_format=channels_last)", imports=(("torch", "channels_last"),)
+    ),
     "compile": Form(Phase.BUILT, function="compile_component", folds=False),
+    "compile_regional": Form(Phase.BUILT, code="{pipe}.{target}.compile_repeated_blocks(mode={mode})", folds=False),
+    "constant_embeddings": Form(folds=False),
+    "drop_safety_checker": Form(Phase.CALL, code="{pipe}.safety_checker = None"),
     "export": Form(Phase.BUILT, folds=False),
+    "fuse_qkv": Form(code="{pipe}.{target}.fuse_qkv_projections()"),
+    "half_precision": Form(folds=False),
+    "hoist_cross_attention": Form(folds=False),
+    "offload_groups": Form(
+        Phase.PLACEMENT,
+        folds=False,
+        on_device=False,
+    ),
+    "offload_model": Form(Phase.AROUND, code="{pipe}.enable_model_cpu_offload()", folds=False, on_device=False),
+    "offload_sequential": Form(
+        Phase.PLACEMENT, code="{pipe}.enable_sequential_cpu_offload()", folds=False, on_device=False
+    ),
+    "reuse_prompt_embeddings": Form(Phase.AROUND, folds=False),
+    "slice_vae": Form(code="{pipe}.vae.enable_slicing()"),
+    "tile_vae": Form(folds=False),
 }
 
 

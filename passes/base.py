@@ -69,11 +69,15 @@ class Family(Enum):
 
 @dataclass(frozen=True)
 class Example:
-    """What a pass does to the standard 50-step module: a trace, and the line it must bring about or the refusal."""
+    """What a pass does to the standard 50-step module: a trace, and the line it must bring about or the refusal.
+
+    model: `unet` (the standard module), `transformer` (PixArt) or `flux`, both known by their class alone.
+    """
 
     trace: str
     expect: str = ""
     refusal: str = ""
+    model: str = "unet"
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,7 @@ class DiffusionPass(ModulePass):
     one_of: the group of which a component holds at most one.
     architectures: `unet`, `transformer`; empty for any.
     packages: optional packages, each with the extra of ours that brings it.
+    on_request: only a user asks for it, by name; its space is empty.
     """
 
     name: ClassVar[str]
@@ -114,6 +119,7 @@ class DiffusionPass(ModulePass):
     one_of: ClassVar[str] = ""
     architectures: ClassVar[tuple[str, ...]] = ()
     packages: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    on_request: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         for option in options(type(self)):

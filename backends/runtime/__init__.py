@@ -5,18 +5,32 @@ Importing this is cheap: torch and the engines are imported by the functions tha
 
 from diffopt.backends.runtime.call_defaults import call_defaults
 from diffopt.backends.runtime.compile_component import compile_component
+from diffopt.backends.runtime.constant_embeddings import constant_embeddings
 from diffopt.backends.runtime.export import export
 from diffopt.backends.runtime.export_pipeline import export_pipeline
+from diffopt.backends.runtime.half_precision import half_precision
+from diffopt.backends.runtime.hoist_cross_attention import hoist_cross_attention
+from diffopt.backends.runtime.offload_groups import offload_groups
 from diffopt.backends.runtime.quantize import quantize
+from diffopt.backends.runtime.reuse_prompt_embeddings import reuse_prompt_embeddings
 from diffopt.backends.runtime.step_plan import follow_step_plan
+from diffopt.backends.runtime.tile_vae import tile_vae
+from diffopt.backends.runtime.tiny_vae import tiny_vae
 from diffopt.backends.runtime.witnesses import witnesses
 
 __all__ = [
     "call_defaults",
     "compile_component",
+    "constant_embeddings",
     "export",
     "export_pipeline",
     "follow_step_plan",
+    "half_precision",
+    "hoist_cross_attention",
+    "offload_groups",
     "quantize",
+    "reuse_prompt_embeddings",
+    "tile_vae",
+    "tiny_vae",
     "witnesses",
 ]

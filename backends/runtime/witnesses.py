@@ -6,6 +6,7 @@ from typing import Any
 
 from diffopt.backends.base import Witness
 from diffopt.backends.runtime.attachment import ATTRIBUTE, Attachment
+from diffopt.backends.runtime.observed import observed
 
 
 def witnesses(pipe: Any) -> list[Witness]:
@@ -13,7 +14,7 @@ def witnesses(pipe: Any) -> list[Witness]:
     state = getattr(pipe, ATTRIBUTE, None)
     if not isinstance(state, Attachment):
         return []
-    found = [witness() for witness in state.witnesses]
+    found = [*(witness() for witness in state.witnesses), *observed(pipe)]
     if state.engines:
         # Their folders' names, so that an artifact takes along just these.
         found.append(Witness("engine-files", len(state.engines), " ".join(state.engines)))

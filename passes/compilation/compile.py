@@ -33,7 +33,7 @@ class Compile(DiffusionPass):
         Example("export,compile", refusal="cannot have both export and compile"),
         Example("compile,quantize", refusal="quantize must come before compile"),
     )
-    after = ("family:lossless", "family:quantization", "family:attention", "family:memory")
+    after = ("family:quantization",)
     one_of = "engine"
 
     mode: Literal["default", "max-autotune-no-cudagraphs"] = "default"

@@ -41,7 +41,7 @@ class Export(DiffusionPass):
         Example("export{scope=denoiser},export{scope=denoiser}", refusal="cannot have export twice"),
         Example("compile,export{scope=pipeline}", refusal="compile inside a whole-pipeline engine"),
     )
-    after = ("family:lossless", "family:quantization", "family:attention", "family:vae")
+    after = ("family:quantization",)
     one_of = "engine"
 
     backend: Literal["openvino", "onnxruntime"] = "openvino"

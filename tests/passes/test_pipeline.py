@@ -58,7 +58,9 @@ def test_every_pair_gives_a_pipeline_or_a_reason(standard_module: ModuleOp, pair
 @given(st.lists(st.sampled_from(sorted(registry())), max_size=6), st.data())
 def test_every_trace_gives_a_pipeline_or_a_reason(module_text: str, names: list[str], data: st.DataObject) -> None:
     module = parse_module(module_text)
-    instances = tuple(data.draw(st.sampled_from(list(registry()[name].space(module)))) for name in names)
+    instances = tuple(
+        data.draw(st.sampled_from(list(registry()[name].space(module)) or [registry()[name]()])) for name in names
+    )
     trace = Trace(instances)
     result = run(trace, module)
     _check_result(result)

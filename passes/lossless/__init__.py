@@ -1,0 +1,1 @@
+"""The same images with less work."""

@@ -1,0 +1,1 @@
+"""Where weights lie, and how wide they are stored."""

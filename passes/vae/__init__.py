@@ -1,0 +1,1 @@
+"""What turns latents into pixels."""

@@ -1,0 +1,25 @@
+"""Modules that passes are tried on."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from xdsl.dialects.builtin import ModuleOp
+
+from diffopt.ir.description import build_module
+from diffopt.ir.source_directory import describe_hub
+
+NOWHERE = Path("no", "such", "folder")
+
+
+@pytest.fixture(scope="session")
+def modules(standard_module: ModuleOp) -> dict[str, ModuleOp]:
+    """Modules by the names that examples use; shared, so nobody may change one."""
+    pixart = describe_hub("PixArt-alpha/PixArt-XL-2-512x512", "PixArtAlphaPipeline", cache_folder=NOWHERE)
+    flux = describe_hub("black-forest-labs/FLUX.1-schnell", "FluxPipeline", cache_folder=NOWHERE)
+    found = {"unet": standard_module}
+    for name, described in (("transformer", pixart), ("flux", flux)):
+        found[name] = build_module(dataclasses.replace(described, height=512, width=512))
+    return found
