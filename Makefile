@@ -7,7 +7,7 @@ STAMP := $(VENV)/.diffopt-installed
 # One process a core, each with one thread: OpenMP threads of two processes would wait for one another.
 TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
 
-.PHONY: demo test test-quick test-gpu check format lint types layers clean distclean setup train corpus
+.PHONY: demo test test-quick test-gpu pairs pages check format lint types layers clean distclean setup train corpus
 
 demo: setup
 	$(BIN)/diffopt compile demo:shapes -o out/shapes --force --budget 80s --seed 0
@@ -21,6 +21,15 @@ test-quick: setup
 
 test-gpu: setup
 	$(BIN)/python -m pytest -q -m gpu
+
+# Every ordered pair of passes that the verifier allows, run for four steps; takes some minutes.
+pairs: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m diffopt.pairs --run
+
+# The pages that are derived from the passes' declarations.
+pages: setup
+	$(BIN)/python -m diffopt.catalogue_page
+	$(BIN)/python -m diffopt.pairs
 
 check: lint types layers
 

@@ -32,6 +32,10 @@ def half_precision(pipe: Pipe, component: str, *, dtype: str = "bfloat16") -> Pi
     if module.dtype != torch.float32:
         raise BackendError(f"{name} is in {module.dtype} already")
     method = METHODS.get(name, "forward")
+    most = torch.finfo(getattr(torch, dtype)).max
+    for weights, value in module.named_parameters():
+        if value.numel() and value.abs().max() > most:
+            raise BackendError(f"{name}: weights {weights} do not fit into {dtype}", "bfloat16 holds them")
     cast = Cast(state, name, module, method, getattr(torch, dtype))
 
     @functools.wraps(getattr(module, method))

@@ -28,7 +28,8 @@ def tiny_vae(pipe: Pipe, component: str = "vae", *, directory: str) -> Pipe:
     channels, needed = vae.config.latent_channels, before.config.latent_channels
     if channels != needed:
         raise BackendError(f"{directory} decodes latents of {channels} channels, the pipeline makes {needed}")
-    scale, wanted = vae.spatial_scale_factor, getattr(pipe, "vae_scale_factor", vae.spatial_scale_factor)
+    scale = 2 ** (len(vae.config.decoder_block_out_channels) - 1)
+    wanted = getattr(pipe, "vae_scale_factor", scale)
     if scale != wanted:
         raise BackendError(f"{directory} makes {scale} pixels of a latent, the pipeline {wanted}")
     original, count = vae.decode, [0]

@@ -1,0 +1,198 @@
+"""All ordered pairs of passes: what the verifier says of each, and whether those it allows run.
+
+python -m diffopt.pairs          writes docs/pairs.md
+python -m diffopt.pairs --run    runs the allowed pairs on the built-in model first, four steps each (`make pairs`)
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import runpy
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from itertools import product
+from pathlib import Path
+
+from xdsl.dialects.builtin import ModuleOp
+
+from diffopt.ir.description import JSON, build_module
+from diffopt.ir.emit_pipeline import emit_pipeline
+from diffopt.ir.identity import context
+from diffopt.ir.source_directory import describe_directory
+from diffopt.passes.base import DiffusionPass, Refusal, registry
+from diffopt.passes.pipeline import Trace, run
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "pairs.md"
+RESULTS = ROOT / "bench" / "results" / "pairs-cpu.json"
+MODEL = ROOT / "bench" / "models" / "shapes" / "weights"
+
+INTRODUCTION = """\
+# Pairs of passes
+
+Written by `python -m diffopt.pairs`, not by hand. Rows come first, columns second, each with its default options (or
+those of its first example), on the built-in UNet model at 25 steps. `+` the verifier allows the pair; a letter stands
+for the rule that refuses it; the sentences are below. A pass that is refused alone (row and column full of one letter)
+is not for this model.
+"""
+
+
+def asked(pass_type: type[DiffusionPass], module: ModuleOp) -> DiffusionPass:
+    """Return a pass as one asks for it: by default, as its first example does, or as it fits the module."""
+    if pass_type.on_request:
+        return next(Trace.parse(example.trace).passes[0] for example in pass_type.examples if example.expect)
+    if pass_type().refusal(module) is None:
+        return pass_type()
+    return next(iter(pass_type.schedule_space(context(), module)), pass_type())
+
+
+def standard_module(steps: int = 25) -> ModuleOp:
+    """Return the built-in model as the pairs are tried on it."""
+    return build_module(describe_directory(MODEL, steps=steps, guidance=2.0, name="shapes"))
+
+
+def verdicts(module: ModuleOp) -> dict[tuple[str, str], ModuleOp | Refusal]:
+    """Return what the verifier makes of each ordered pair."""
+    instances = [asked(pass_type, module) for pass_type in registry().values()]
+    return {(one.name, other.name): run(Trace((one, other)), module) for one, other in product(instances, instances)}
+
+
+def page(found: Mapping[tuple[str, str], ModuleOp | Refusal], ran: Mapping[str, JSON]) -> str:
+    """Return the page of all pairs."""
+    names = list(registry())
+    rules = sorted({verdict.rule or "range" for verdict in found.values() if isinstance(verdict, Refusal)})
+    letters = {rule: chr(ord("a") + index) for index, rule in enumerate(rules)}
+    lines = [INTRODUCTION]
+    allowed = sum(not isinstance(verdict, Refusal) for verdict in found.values())
+    lines += [f"{len(found)} pairs: {allowed} allowed, {len(found) - allowed} refused.", "", _ran(ran), ""]
+    lines += ["| rule | letter |", "| --- | --- |"]
+    lines += [f"| {rule} | {letter} |" for rule, letter in letters.items()]
+    lines += ["", "```text"]
+    width = max(map(len, names))
+    lines += [" " * (width + 4) + " ".join(f"{index:>2}" for index in range(1, len(names) + 1))]
+    for index, name in enumerate(names, 1):
+        cells = [_cell(found[name, other], letters) for other in names]
+        lines.append(f"{index:>2} {name:<{width}} " + " ".join(f"{cell:>2}" for cell in cells))
+    lines += ["```", "", "## Sentences", ""]
+    sentences: dict[str, list[str]] = defaultdict(list)
+    for (one, other), verdict in found.items():
+        if isinstance(verdict, Refusal):
+            sentences[str(verdict)].append(f"{one} → {other}")
+    for sentence, pairs in sorted(sentences.items()):
+        shown = ", ".join(pairs[:3]) + (f" and {len(pairs) - 3} more" if len(pairs) > 3 else "")
+        lines.append(f"- {sentence.replace(chr(10), ' ')}: {shown}")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(verdict: ModuleOp | Refusal, letters: Mapping[str, str]) -> str:
+    return letters[verdict.rule or "range"] if isinstance(verdict, Refusal) else "+"
+
+
+def _ran(ran: Mapping[str, JSON]) -> str:
+    if not ran:
+        return "The allowed pairs were not run yet: `make pairs` does it."
+    crashed = ran.get("crashed")
+    count = len(crashed) if isinstance(crashed, Mapping) else 0
+    tried = int(str(ran["ran"])) + int(str(ran["refused"])) + count
+    text = f"`make pairs` on {ran['machine']}: of the {ran['allowed']} allowed at four steps, {tried} were tried; "
+    text += f"{ran['ran']} ran, {ran['refused']} were refused with a sentence as they were built (no CUDA device)"
+    if not isinstance(crashed, Mapping) or not crashed:
+        return f"{text}, none crashed. Compilers were given their eager backend there."
+    listed = "; ".join(f"{pair}: {why}" for pair, why in crashed.items())
+    return f"{text}, {len(crashed)} crashed: {listed}."
+
+
+def run_pairs(found: Mapping[tuple[str, str], ModuleOp | Refusal]) -> Iterator[dict[str, JSON]]:
+    """Run each allowed pair's emitted code, those with a compiler last; yield counts, and what crashed, so far."""
+    import platform
+
+    import torch
+
+    refused, crashed, ran = 0, dict[str, JSON](), 0
+    compiler, here = torch.compile, Path.cwd()
+    torch.compile = lambda model=None, **_: compiler(model, backend="eager")
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            _tiny_autoencoder(Path(folder) / "models" / "taesd")
+            os.chdir(folder)  # where the example of tiny-vae finds it
+            allowed = {pair: verdict for pair, verdict in found.items() if not isinstance(verdict, Refusal)}
+            for (one, other), verdict in sorted(allowed.items(), key=lambda item: "compile" in "".join(item[0])):
+                torch._dynamo.reset()
+                outcome = _run(verdict, Path(folder))
+                print(f"{one},{other}: {outcome or 'ran'}", file=sys.stderr, flush=True)
+                if not outcome:
+                    ran += 1
+                elif outcome.startswith("refused"):
+                    refused += 1
+                else:
+                    crashed[f"{one},{other}"] = outcome
+                machine = f"{platform.machine()}, torch {torch.__version__}"
+                counts: dict[str, JSON] = {"machine": machine, "allowed": len(allowed), "ran": ran, "refused": refused}
+                yield {**counts, "crashed": crashed}
+    finally:
+        os.chdir(here)
+        torch.compile = compiler
+
+
+def _tiny_autoencoder(folder: Path) -> None:
+    """Write an untrained AutoencoderTiny for the built-in model's latents."""
+    from diffusers import AutoencoderTiny
+
+    widths, blocks = (8, 8, 8), (1, 1, 1)
+    AutoencoderTiny(
+        encoder_block_out_channels=widths,
+        decoder_block_out_channels=widths,
+        num_encoder_blocks=blocks,
+        num_decoder_blocks=blocks,
+    ).save_pretrained(folder)
+
+
+def _run(module: ModuleOp, folder: Path) -> str:
+    """Return "" if the emitted code made an image, or what stopped it."""
+    import torch
+
+    from diffopt.backends import BackendError
+
+    file = folder / "pipeline.py"
+    file.write_text(emit_pipeline(module), encoding="utf-8")
+    try:
+        pipe = runpy.run_path(str(file))["load"]()
+        pipe.set_progress_bar_config(disable=True)
+        image = pipe("a red circle", generator=torch.Generator().manual_seed(0), output_type="pt").images
+        return "" if bool(image.isfinite().all()) else "the image is not finite"
+    except BackendError as error:
+        return f"refused: {error}"
+    except Exception as error:  # noqa: BLE001 - whatever a pair raises is to be heard of
+        text = str(error).splitlines()[0] if str(error) else ""
+        return f"refused: {text}" if "requires accelerator" in text else f"{type(error).__name__}: {text[:200]}"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Write the page; run the pairs first if asked to. Return 1 if one crashed."""
+    parser = argparse.ArgumentParser(prog="python -m diffopt.pairs", description="All ordered pairs of passes.")
+    parser.add_argument("--run", action="store_true", help="run what the verifier allows, four steps each")
+    parser.add_argument("--only", default="", help="run only pairs with one of these passes, by commas")
+    arguments = parser.parse_args(argv)
+    found = verdicts(standard_module())
+    if arguments.run:
+        short = verdicts(standard_module(steps=4))
+        only = set(filter(None, arguments.only.split(",")))
+        chosen = {pair: verdict for pair, verdict in short.items() if not only or only & set(pair)}
+        results: dict[str, JSON] = {}
+        for results in run_pairs(chosen):
+            if not only:
+                RESULTS.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        crashed = results.get("crashed")
+    else:
+        crashed = None
+    ran = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
+    PAGE.write_text(page(found, ran), encoding="utf-8")
+    return 1 if crashed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
