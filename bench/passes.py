@@ -36,7 +36,7 @@ def effect(outcome: Outcome) -> str:
     latency, fidelity = outcome.latency, outcome.fidelity
     cell = f"{latency.ratio:.2f} × ({latency.lo:.2f} to {latency.hi:.2f}), "
     cell += f"{fidelity.psnr_median:.1f} dB, worst {fidelity.psnr_worst:.1f} dB, {outcome.tier}"
-    return f"{cell}; no effect: {', '.join(outcome.inactive)}" if outcome.inactive else cell
+    return f"{cell}; no effect seen in its first request: {', '.join(outcome.inactive)}" if outcome.inactive else cell
 
 
 def main(argv: list[str] | None = None) -> int:
