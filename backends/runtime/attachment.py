@@ -57,6 +57,11 @@ class Attachment:
         finally:
             self.counting = True
 
+    def call_default(self, name: str) -> Any:
+        """Return the default that the pipeline's class gives an argument of its call; `None` where it has none."""
+        parameter = inspect.signature(self.pipeline_class.__call__).parameters.get(name)
+        return None if parameter is None or parameter.default is inspect.Parameter.empty else parameter.default
+
     def note(self, component: str, transform: str, **arguments: JSON) -> None:
         """Record a transform of a component, in order of application; engines are keyed by it."""
         self.transforms.setdefault(component, []).append({"transform": transform, **arguments})

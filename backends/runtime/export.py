@@ -91,13 +91,17 @@ def multiplies_int8(state: Attachment, *names: str) -> bool:
 
 
 def plan_examples(plan: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[tuple[Leaf, Tensors]]:
-    """Return the leaves of a step plan with example inputs, from the arguments of one denoiser call."""
-    given = dict(zip(("sample", "timestep", "encoder_hidden_states"), args, strict=False)) | kwargs
-    inputs = (given["sample"], given["timestep"], given["encoder_hidden_states"])
+    """Return the leaves of a step plan with example inputs, from the arguments of one denoiser call.
+
+    Raises BackendError if the plan does not know such calls.
+    """
+    inputs = plan.settle(args, kwargs)
+    if isinstance(inputs, str):
+        raise BackendError(f"an engine that follows a step plan cannot take {inputs}")
     if "whole" in plan.leaves:
         return [(plan.leaves["whole"], inputs)]
-    _, deep = plan.leaves["full"].module(*inputs)
-    return [(plan.leaves["full"], inputs), (plan.leaves["shallow"], (*inputs, deep))]
+    _, *features = plan.leaves["full"].module(*inputs)
+    return [(plan.leaves["full"], inputs), (plan.leaves["shallow"], (*inputs, *features))]
 
 
 class Dispatch:

@@ -11,11 +11,13 @@ from typing import Any
 import torch
 
 from diffopt.backends.base import BackendError, Tensors
+from diffopt.backends.runtime.denoiser_call import DenoiserModule
 
-UNSUPPORTED = (
-    "class_embed_type", "num_class_embeds", "addition_embed_type", "encoder_hid_dim_type", "time_cond_proj_dim"
-)  # fmt: skip
+UNSUPPORTED = ("class_embed_type", "num_class_embeds", "encoder_hid_dim_type")
 """Configuration entries of UNet2DConditionModel under which the passes here would leave something out."""
+
+KNOWN = {"sample", "timestep", "encoder_hidden_states", "added_cond_kwargs", "timestep_cond"}
+"""Arguments of a UNet's call that a shallow pass heeds."""
 
 
 def refuse_feature_cache(unet: Any, branch: int) -> None:
@@ -24,6 +26,8 @@ def refuse_feature_cache(unet: Any, branch: int) -> None:
     if not hasattr(unet, "up_blocks") or not hasattr(unet, "conv_in"):
         raise BackendError(f"{kind} is no UNet2DConditionModel: its features cannot be cached")
     extra = [name for name in UNSUPPORTED if unet.config.get(name) is not None]
+    if unet.config.get("addition_embed_type") not in (None, "text", "text_time"):
+        extra.append("addition_embed_type")
     if extra or unet.config.get("center_input_sample"):
         raise BackendError(f"a feature cache cannot follow {(extra or ['center_input_sample'])[0]} of this UNet")
     layers = sum(len(block.resnets) for block in unet.up_blocks)
@@ -31,49 +35,53 @@ def refuse_feature_cache(unet: Any, branch: int) -> None:
         raise BackendError(f"branch {branch} is not one of the UNet's {layers} up layers", f"0 to {layers - 1}")
 
 
-class FullPass(torch.nn.Module):
+class FullPass(DenoiserModule):
     """The whole UNet, and the deep feature with it."""
 
     def __init__(self, unet: Any, branch: int) -> None:
-        super().__init__()
-        self.unet = unet
+        super().__init__(unet)
         self.branch = branch
 
-    def forward(self, sample: torch.Tensor, timestep: torch.Tensor, encoder_hidden_states: torch.Tensor) -> Tensors:
-        layers = _up_layers(self.unet)
-        resnet = layers[-1 - self.branch][0]
+    def forward(self, *inputs: torch.Tensor) -> Tensors:
+        unet: Any = self.denoiser
+        resnet = _up_layers(unet)[-1 - self.branch][0]
         seen: list[torch.Tensor] = []
-        handle = resnet.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        handle = resnet.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
         try:
-            (out,) = type(self.unet).forward(self.unet, sample, timestep, encoder_hidden_states, return_dict=False)
+            out = self.run(inputs)
         finally:
             handle.remove()
         # A layer gets its deep input and its skip connection joined; keep the first.
-        channels = resnet.in_channels - _skip_channels(self.unet)[self.branch]
+        channels = resnet.in_channels - _skip_channels(unet)[self.branch]
         return out, seen[0][:, :channels].contiguous()
 
 
-class ShallowPass(torch.nn.Module):
-    """The top of the UNet alone, on a deep feature from an earlier full pass."""
+class ShallowPass(DenoiserModule):
+    """The top of the UNet alone, on a deep feature from an earlier full pass, which is its last input."""
 
     def __init__(self, unet: Any, branch: int) -> None:
-        super().__init__()
-        self.unet = unet
+        super().__init__(unet)
         self.branch = branch
 
-    def forward(
-        self, sample: torch.Tensor, timestep: torch.Tensor, encoder_hidden_states: torch.Tensor, deep: torch.Tensor
-    ) -> Tensors:
-        unet = self.unet
-        embedded = unet.time_embedding(unet.get_time_embed(sample=sample, timestep=timestep), None)
+    def forward(self, *inputs: torch.Tensor) -> Tensors:
+        unet: Any = self.denoiser
+        *tensors, hidden = inputs
+        given = self.shape.arguments(tuple(tensors))
+        sample, timestep, encoded = given["sample"], given["timestep"], given["encoder_hidden_states"]
+        embedded = unet.time_embedding(
+            unet.get_time_embed(sample=sample, timestep=timestep), given.get("timestep_cond")
+        )
+        added = unet.get_aug_embed(
+            emb=embedded, encoder_hidden_states=encoded, added_cond_kwargs=given.get("added_cond_kwargs")
+        )
+        embedded = embedded if added is None else embedded + added
         if unet.time_embed_act is not None:
             embedded = unet.time_embed_act(embedded)
-        skips = self._skips(sample, embedded, encoder_hidden_states)
-        hidden = deep
+        skips = self._skips(sample, embedded, encoded)
         for resnet, attention, upsamplers in _up_layers(unet)[-1 - self.branch :]:
             hidden = resnet(torch.cat([hidden, skips.pop()], dim=1), embedded)
             if attention is not None:
-                hidden = attention(hidden, encoder_hidden_states=encoder_hidden_states, return_dict=False)[0]
+                hidden = attention(hidden, encoder_hidden_states=encoded, return_dict=False)[0]
             for upsampler in upsamplers:
                 size = skips[-1].shape[2:]
                 same = all(2 * a == b for a, b in zip(hidden.shape[2:], size, strict=True))
@@ -84,9 +92,10 @@ class ShallowPass(torch.nn.Module):
 
     def _skips(self, sample: torch.Tensor, embedded: torch.Tensor, encoded: torch.Tensor) -> list[torch.Tensor]:
         """Return the first branch + 1 skip connections of the down path."""
-        hidden = self.unet.conv_in(sample)
+        unet: Any = self.denoiser
+        hidden = unet.conv_in(sample)
         skips = [hidden]
-        for block in self.unet.down_blocks:
+        for block in unet.down_blocks:
             for resnet, attention in zip(block.resnets, _attentions(block), strict=True):
                 if len(skips) > self.branch:
                     return skips

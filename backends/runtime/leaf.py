@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from diffopt.backends.base import Tensors
+from diffopt.backends.runtime.denoiser_call import CallShape, DenoiserModule
 
 
 class Leaf:
@@ -25,6 +26,23 @@ class Leaf:
 
     def __call__(self, *inputs: torch.Tensor) -> Tensors:
         return self.run(*inputs)
+
+
+class PlannedLeaf(Leaf):
+    """A leaf of a step plan: it runs a denoiser whose calls may have any shape; `features` are its last inputs."""
+
+    module: DenoiserModule
+
+    def __init__(self, name: str, module: DenoiserModule, features: tuple[str, ...] = ()) -> None:
+        super().__init__(name, module, (), ())
+        self._features = features
+        self.take(module.shape)
+
+    def take(self, shape: CallShape) -> None:
+        """Be ready for calls of this shape."""
+        self.module.shape = shape
+        self.input_names = (*(name.replace(".", "_") for name in shape.names), *self._features)
+        self.batched = (*shape.batched, *(True for _ in self._features))
 
 
 class Closed(torch.nn.Module):
