@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, Self
 
-from xdsl.dialects.builtin import ArrayAttr, Float64Type, FloatAttr, IntegerAttr, SymbolRefAttr, UnitAttr, f64, i64
+from xdsl.dialects.builtin import (
+    ArrayAttr,
+    Float64Type,
+    FloatAttr,
+    IntegerAttr,
+    StringAttr,
+    SymbolRefAttr,
+    UnitAttr,
+    f64,
+    i64,
+)
 from xdsl.ir import Attribute, SSAValue
 from xdsl.irdl import (
     AnyOf,
@@ -36,9 +46,13 @@ from diffopt.ir.attributes import (
     TimestepType,
     VideoType,
 )
+from diffopt.ir.reuse import Reuse, integers, values_of
 
 GIVEN: tuple[type[Attribute], ...] = (ImageType, VideoType, AudioType, MaskType, DataType)
 """Types of what a call is given or gives back, beside text."""
+
+REUSED = ("difference", "prediction")
+"""What of the unconditional prediction a step may reuse."""
 
 
 def any_of(*kinds: type[Attribute]) -> AnyOf[Attribute]:
@@ -146,8 +160,8 @@ class PredictOp(CallOp):
     """Ask the denoiser about a latent, given embeddings, residuals, masks and latents as conditions.
 
     With `scale`, the guidance scale is an input of a guidance-distilled network (arXiv 2210.03142).
-    With `full at [..]`, only those steps of the schedule run the whole network; the others reuse its deep features,
-    computed at the last full step, and run the blocks above `branch` alone (DeepCache, arXiv 2312.00858).
+    With `full at [..]`, only those steps of the schedule run the whole network; the others reuse what the last full
+    step computed: see `Reuse`.
     """
 
     name = "diffusion.predict"
@@ -158,6 +172,8 @@ class PredictOp(CallOp):
     scale = opt_prop_def(FloatAttr)
     full = opt_prop_def(ArrayAttr[IntegerAttr])
     branch = opt_prop_def(IntegerAttr)
+    blocks = opt_prop_def(ArrayAttr[IntegerAttr])
+    order = opt_prop_def(IntegerAttr)
     sample = operand_def(LatentType)
     timestep = operand_def(TimestepType)
     conditions = var_operand_def(any_of(EmbeddingType, LatentType, ResidualsType, *GIVEN))
@@ -189,41 +205,51 @@ class PredictOp(CallOp):
     @property
     def full_steps(self) -> tuple[int, ...] | None:
         """Indices of the steps that run in full; `None` where all do."""
-        return None if self.full is None else tuple(i.value.data for i in self.full.data)
+        return values_of(self.full)
+
+    @property
+    def reuse(self) -> Reuse | None:
+        """What steps take over from full ones; `None` where all run in full."""
+        return Reuse.from_properties(self.properties)
+
+    def set_reuse(self, reuse: Reuse | None) -> None:
+        """Mark the steps that run in full, and what the others take over."""
+        for key in ("full", "branch", "blocks", "order"):
+            self.properties.pop(key, None)
+        self.properties.update(reuse.to_properties() if reuse is not None else {})
 
     def set_full_steps(self, steps: Sequence[int], branch: int) -> None:
-        """Mark the steps that run in full."""
-        self.properties["full"] = ArrayAttr([IntegerAttr(i, i64) for i in steps])
-        self.properties["branch"] = IntegerAttr(branch, i64)
+        """Mark the steps of a UNet that run in full."""
+        self.set_reuse(Reuse(tuple(steps), branch))
 
     def _print_suffix(self, printer: Printer) -> None:
         if self.scale is not None:
             printer.print_string(" scale ")
             printer.print_float(self.scale.value.data, Float64Type())
-        steps = self.full_steps
-        if steps is not None and self.branch is not None:
-            printer.print_string(f" full at {list(steps)} branch {self.branch.value.data}")
+        if self.reuse is not None:
+            printer.print_string(f" {self.reuse}")
 
     def _parse_suffix(self, parser: Parser) -> None:
         if parser.parse_optional_keyword("scale"):
             self.properties["scale"] = FloatAttr(float(parser.parse_number()), f64)
-        if not parser.parse_optional_keyword("full"):
-            return
-        parser.parse_keyword("at")
-        steps = parser.parse_comma_separated_list(parser.Delimiter.SQUARE, parser.parse_integer)
-        parser.parse_keyword("branch")
-        self.set_full_steps(steps, parser.parse_integer())
+        if parser.parse_optional_keyword("full"):
+            self.set_reuse(Reuse.parse(parser))
 
 
 @irdl_op_definition
 class GuideOp(IRDLOperation):
     """Classifier-free guidance: `uncond + scale · (cond - uncond)` (arXiv 2207.12598).
 
-    The two predictions are one call of twice the batch, or, with `in_turn`, two calls.
+    The two predictions are one call of twice the batch, or, with `in_turn`, two calls; `apart`, they are two calls
+    although the pipeline asks for both at once. With `fresh at [..]`, only those steps compute the unconditional
+    prediction; the others reuse its last `difference` to the conditional one, or the `prediction` itself.
     """
 
     name = "diffusion.guide"
     in_turn = opt_prop_def(UnitAttr)
+    apart = opt_prop_def(UnitAttr)
+    fresh = opt_prop_def(ArrayAttr[IntegerAttr])
+    reuse = opt_prop_def(StringAttr)
     scale = prop_def(FloatAttr)
     uncond = operand_def(PredictionType)
     cond = operand_def(PredictionType)
@@ -238,6 +264,16 @@ class GuideOp(IRDLOperation):
         )
         self.result.name_hint = "e"
 
+    @property
+    def fresh_steps(self) -> tuple[int, ...] | None:
+        """Indices of the steps that compute the unconditional prediction; `None` where all do."""
+        return values_of(self.fresh)
+
+    def set_fresh_steps(self, steps: Sequence[int], reuse: str) -> None:
+        """Mark the steps that compute the unconditional prediction, and what of it the others reuse."""
+        self.properties["fresh"] = integers(steps)
+        self.properties["reuse"] = StringAttr(reuse)
+
     def print(self, printer: Printer) -> None:
         printer.print_string(" ")
         printer.print_list(self.operands, printer.print_ssa_value)
@@ -245,6 +281,10 @@ class GuideOp(IRDLOperation):
         printer.print_float(self.scale.value.data, Float64Type())
         if self.in_turn is not None:
             printer.print_string(" in_turn")
+        if self.apart is not None:
+            printer.print_string(" apart")
+        if self.fresh_steps is not None and self.reuse is not None:
+            printer.print_string(f" fresh at {list(self.fresh_steps)} {self.reuse.data}")
         printer.print_op_attributes(self.attributes, print_keyword=True)
 
     @classmethod
@@ -255,6 +295,13 @@ class GuideOp(IRDLOperation):
         parser.parse_keyword("by")
         scale = float(parser.parse_number())
         op = cls(uncond, cond, scale, in_turn=parser.parse_optional_keyword("in_turn") is not None)
+        if parser.parse_optional_keyword("apart"):
+            op.properties["apart"] = UnitAttr()
+        if parser.parse_optional_keyword("fresh"):
+            parser.parse_keyword("at")
+            steps = parser.parse_comma_separated_list(parser.Delimiter.SQUARE, parser.parse_integer)
+            what = next((word for word in REUSED if parser.parse_optional_keyword(word)), None)
+            op.set_fresh_steps(steps, what or parser.raise_error(f"one of {', '.join(REUSED)} is reused"))
         attributes = parser.parse_optional_attr_dict_with_keyword()
         op.attributes.update(attributes.data if attributes else {})
         return op

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from xdsl.dialects.builtin import ModuleOp, StringAttr
@@ -22,6 +21,7 @@ from diffopt.ir.dialect import (
     steps_of,
 )
 from diffopt.ir.parts import USUAL
+from diffopt.ir.step_plan import plan_arguments
 from diffopt.ir.transforms import Phase, form
 
 RUNTIME = "diffopt.backends.runtime"
@@ -165,24 +165,12 @@ def _folded_call(module: ModuleOp) -> list[str]:
 
 def _plan_statements(module: ModuleOp) -> list[Statement]:
     """Return the step plan, where steps differ: which are guided, and which run the whole denoiser."""
-    if only_plain(module):
+    given = plan_arguments(module)
+    if not given:
         return []
-    found, steps = loops(module), steps_of(module)
-    guided = [i for loop in found if loop.guide is not None for i in range(*loop.bounds)]
-    predict = found[0].predicts[0]
-    full = predict.full_steps
-    given, origins = [f"steps={steps}"], []
-    if 0 < len(guided) < steps:
-        given.append(f"guided={_compact(guided)}")
-        origins += [_origin(loop) for loop in found]
-    if full is not None and predict.branch is not None:
-        given += [f"full={_compact(full)}", f"branch={predict.branch.value.data}"]
-        origins.append(_origin(predict))
-    if len(given) == 1:
-        return []
-    denoiser = denoiser_of(module).sym_name.data
-    code = f'follow_step_plan({{pipe}}, component="{denoiser}", {", ".join(given)})'
-    origin = ", ".join(dict.fromkeys(filter(None, origins)))
+    parts = [part for loop in loops(module) for part in (loop, loop.guide, *loop.predicts)]
+    origin = ", ".join(dict.fromkeys(filter(None, map(_origin, parts))))
+    code = f'follow_step_plan({{pipe}}, component="{denoiser_of(module).sym_name.data}", {", ".join([f"steps={steps_of(module)}", *given])})'
     return [Statement(origin, ((RUNTIME, "follow_step_plan"),), code)]
 
 
@@ -205,16 +193,6 @@ def _character(character: str) -> str:
     if character == '"':
         return '\\"'
     return character if character == "'" else repr(character)[1:-1]
-
-
-def _compact(indices: Sequence[int]) -> str:
-    """Write an arithmetic sequence as a range, anything else as a list."""
-    step = indices[1] - indices[0] if len(indices) > 1 else 1
-    candidate = range(indices[0], indices[-1] + 1, step)
-    if list(candidate) != list(indices):
-        return repr(list(indices))
-    stop = indices[-1] + 1
-    return f"range({indices[0]}, {stop})" if step == 1 else f"range({indices[0]}, {stop}, {step})"
 
 
 def _origin(op: object) -> str:

@@ -158,7 +158,7 @@ def _cache_within_schedule(module: ModuleOp) -> Iterator[tuple[str, str]]:
     steps = steps_of(module)
     predicts = [predict for loop in loops(module) for predict in loop.predicts]
     plans = {predict.full_steps for predict in predicts}
-    if len({(predict.full_steps, predict.branch) for predict in predicts}) > 1:
+    if len({predict.reuse for predict in predicts}) > 1:
         yield "the denoiser calls follow different cache schedules", "diffusion.predict"
     for plan in plans - {None}:
         if not plan or plan[0] != 0:
@@ -167,6 +167,18 @@ def _cache_within_schedule(module: ModuleOp) -> Iterator[tuple[str, str]]:
             yield "a cache schedule names its full steps in order, each once", "diffusion.predict"
         elif plan[-1] >= steps:
             yield f"the cache schedule names step {plan[-1]} of {steps}", "diffusion.predict"
+
+
+def _unconditional_within_schedule(module: ModuleOp) -> Iterator[tuple[str, str]]:
+    for loop in loops(module):
+        fresh = loop.guide.fresh_steps if loop.guide is not None else None
+        if fresh is None:
+            continue
+        start, stop = loop.bounds
+        if not fresh or fresh[0] != start:
+            yield "the unconditional prediction is computed at the first step of its loop", "diffusion.guide"
+        elif any(later <= earlier for earlier, later in pairwise(fresh)) or fresh[-1] >= stop:
+            yield f"the steps that compute it are in order, each once, and below {stop}", "diffusion.guide"
 
 
 def _one_call(module: ModuleOp) -> Iterator[tuple[str, str]]:
@@ -329,6 +341,7 @@ RULES: dict[Stage, tuple[Rule, ...]] = {
         Rule("steps-agree", _steps_agree),
         Rule("one-call", _one_call),
         Rule("cache-within-schedule", _cache_within_schedule),
+        Rule("unconditional-within-schedule", _unconditional_within_schedule),
         Rule("transform-order", _transform_order),
         Rule("one-engine", _one_engine),
     ),

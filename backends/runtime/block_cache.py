@@ -46,7 +46,11 @@ def blocks_of(transformer: Any) -> tuple[list[torch.nn.Module], Layout]:
     from diffusers.hooks._helpers import TransformerBlockRegistry
 
     kind = type(transformer).__name__
-    lists = [getattr(transformer, name) for name in LISTS if isinstance(getattr(transformer, name, None), torch.nn.ModuleList)]
+    lists = [
+        getattr(transformer, name)
+        for name in LISTS
+        if isinstance(getattr(transformer, name, None), torch.nn.ModuleList)
+    ]
     blocks = [block for held in lists for block in held]
     if not blocks:
         raise BackendError(f"{kind} holds no transformer blocks that could be reused")
@@ -55,7 +59,9 @@ def blocks_of(transformer: Any) -> tuple[list[torch.nn.Module], Layout]:
         try:
             known = TransformerBlockRegistry.get(type(block))
         except ValueError:
-            raise BackendError(f"diffusers does not say what {type(block).__name__} returns: {kind} cannot reuse it") from None
+            raise BackendError(
+                f"diffusers does not say what {type(block).__name__} returns: {kind} cannot reuse it"
+            ) from None
         layouts.add(
             Layout(
                 known.return_hidden_states_index,
@@ -119,5 +125,5 @@ class SpanTap:
         hidden, encoder = given[layout.hidden_name], given.get(layout.encoder_name)
         if self.opens:
             hidden = hidden + features[0]
-            encoder = encoder + features[1] if self.span.both else encoder
+            encoder = features[1] + encoder if self.span.both else encoder
         return layout.give(hidden, encoder)

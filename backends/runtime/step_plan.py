@@ -119,7 +119,9 @@ class StepPlan:
     of these turns has features of its own.
     """
 
-    def __init__(self, pipe: Any, state: Attachment, denoiser: Any, leaves: dict[str, PlannedLeaf], table: StepTable) -> None:
+    def __init__(
+        self, pipe: Any, state: Attachment, denoiser: Any, leaves: dict[str, PlannedLeaf], table: StepTable
+    ) -> None:
         self.leaves = leaves
         self.full = table.full
         self.guided = table.guided
@@ -130,7 +132,13 @@ class StepPlan:
         self._result_kind: Any = None
         self._shape: CallShape | None = None
         self._counts = {"steps": 0, "shallow": 0, "unguided": 0, "reused": 0, "apart": 0}
-        self._reset(inside=False)
+        self._inside = False
+        self._active: bool | None = None
+        self._scaled = False
+        self._step = 0
+        self._turn = 0
+        self._kept: torch.Tensor | None = None
+        self._memories: dict[int, FeatureMemory] = {}
 
     def request(self, proceed: Proceed, call: Call) -> Any:
         """Run one pipeline call with a fresh plan, and leave nothing behind, also when it raises."""
@@ -287,12 +295,11 @@ class StepPlan:
 
     def _reset(self, *, inside: bool) -> None:
         self._inside = inside
-        self._active: bool | None = None
+        self._active = None
         self._scaled = False
-        self._step = 0
-        self._turn = 0
-        self._kept: torch.Tensor | None = None
-        self._memories: dict[int, FeatureMemory] = {}
+        self._step = self._turn = 0
+        self._kept = None
+        self._memories = {}
 
 
 def _whole_leaf(name: str, denoiser: Any) -> dict[str, PlannedLeaf]:

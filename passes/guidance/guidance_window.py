@@ -74,12 +74,13 @@ class GuidanceWindow(DiffusionPass):
         conditional = next(p for p in loop.predicts if p.result is guide.cond)
         scheduler, denoiser = (s.component.root_reference.data for s in (loop, conditional))
         tail = denoise_loop(scheduler, denoiser, cut, steps, loop.result, (tuple(conditional.conditions),), None)
-        if conditional.full_steps is not None and conditional.branch is not None:
-            tail.predicts[0].set_full_steps(conditional.full_steps, conditional.branch.value.data)
+        tail.predicts[0].set_reuse(conditional.reuse)
         tail.attributes["origin"] = to_attribute(self.name)
         _insert_after(loop, tail)
         if cut:
             loop.set_bounds(0, cut)
+            if guide.fresh_steps is not None and guide.reuse is not None:
+                guide.set_fresh_steps([step for step in guide.fresh_steps if step < cut], guide.reuse.data)
             return
         loop.result.replace_all_uses_with(loop.initial)
         block.erase_op(loop)
