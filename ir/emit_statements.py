@@ -168,7 +168,8 @@ def _plan_statements(module: ModuleOp) -> list[Statement]:
     given = plan_arguments(module)
     if not given:
         return []
-    parts = [part for loop in loops(module) for part in (loop, loop.guide, *loop.predicts)]
+    found = loops(module)
+    parts = [*found, *(loop.guide for loop in found), *(predict for loop in found for predict in loop.predicts)]
     origin = ", ".join(dict.fromkeys(filter(None, map(_origin, parts))))
     code = f'follow_step_plan({{pipe}}, component="{denoiser_of(module).sym_name.data}", {", ".join([f"steps={steps_of(module)}", *given])})'
     return [Statement(origin, ((RUNTIME, "follow_step_plan"),), code)]

@@ -71,7 +71,8 @@ class Family(Enum):
 class Example:
     """What a pass does to the standard 50-step module: a trace, and the line it must bring about or the refusal.
 
-    model: `unet` (the standard module), `transformer` (PixArt) or `flux`, both known by their class alone.
+    model: `unet` (the standard module), `transformer` (PixArt) or `flux`, both known by their class alone, or `flow`, a
+    Stable Diffusion 3 of four blocks.
     """
 
     trace: str

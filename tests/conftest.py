@@ -68,6 +68,29 @@ def standard_module(shapes_directory: Path) -> Iterator[ModuleOp]:
 
 
 @pytest.fixture(scope="session")
+def transformer_module() -> Iterator[ModuleOp]:
+    """A flow-matching pipeline around a transformer of four blocks, at 50 steps and guidance 4; no weights."""
+    from diffopt.ir.description import ComponentDescription, PipelineDescription, build_module
+    from diffopt.ir.identity import print_module
+
+    parts = {
+        "transformer": ("diffusers.SD3Transformer2DModel", {"num_layers": 4, "sample_size": 16}),
+        "scheduler": ("diffusers.FlowMatchEulerDiscreteScheduler", {"num_train_timesteps": 1000, "shift": 3.0}),
+        "vae": ("diffusers.AutoencoderKL", {}),
+        "text_encoder": ("transformers.CLIPTextModelWithProjection", {}),
+    }
+    components = tuple(ComponentDescription(name, kind, config) for name, (kind, config) in parts.items())
+    module = build_module(
+        PipelineDescription(
+            "flow", "diffusers.StableDiffusion3Pipeline", "somewhere/flow", components, 50, 4.0, 128, 128
+        )
+    )
+    before = print_module(module)
+    yield module
+    assert print_module(module) == before, "a test changed the shared module"
+
+
+@pytest.fixture(scope="session")
 def tiny_directory(tmp_path_factory: pytest.TempPathFactory, shapes_directory: Path) -> Path:
     """A pipeline of the built-in model's classes and none of its sizes: 48x64 images, untrained, seed 0."""
     import torch

@@ -125,5 +125,5 @@ class SpanTap:
         hidden, encoder = given[layout.hidden_name], given.get(layout.encoder_name)
         if self.opens:
             hidden = hidden + features[0]
-            encoder = features[1] + encoder if self.span.both else encoder
+            encoder = encoder + features[1] if encoder is not None and self.span.both else encoder
         return layout.give(hidden, encoder)

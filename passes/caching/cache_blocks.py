@@ -32,8 +32,12 @@ class CacheBlocks(DiffusionPass):
     family = Family.CACHING
     tier = Tier.TRADED
     examples = (
-        Example("cache-blocks{interval=7}", expect="full at [0, 1, 8] blocks 1 0", on="transformer"),
-        Example("cache-blocks{first=2 last=2}", refusal="leave none to reuse", on="transformer"),
+        Example(
+            "reduce-steps{steps=8 solver=own},cache-blocks",
+            expect="full at [0, 1, 4, 7] blocks 1 0",
+            model="flow",
+        ),
+        Example("cache-blocks{first=2 last=2}", refusal="leave none to reuse", model="flow"),
         Example("cache-blocks", refusal="is for transformers"),
     )
     one_of = "feature-cache"

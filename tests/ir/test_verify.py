@@ -63,6 +63,18 @@ TEXT_CASES = [
     ),
     ("one-call", "a guidance scale is more than 1, not 0.5", "diffusion.guide", [("by 2.000000e+00", "by 0.5")]),
     (
+        "unconditional-within-schedule",
+        "the unconditional prediction is computed at the first step of its loop",
+        "diffusion.guide",
+        [("by 2.000000e+00", "by 2.000000e+00 fresh at [1, 2] difference")],
+    ),
+    (
+        "unconditional-within-schedule",
+        "the steps that compute it are in order, each once, and below 50",
+        "diffusion.guide",
+        [("by 2.000000e+00", "by 2.000000e+00 fresh at [0, 50] prediction")],
+    ),
+    (
         "cache-within-schedule",
         "the denoiser calls follow different cache schedules",
         "diffusion.predict",

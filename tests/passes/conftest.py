@@ -15,11 +15,11 @@ NOWHERE = Path("no", "such", "folder")
 
 
 @pytest.fixture(scope="session")
-def modules(standard_module: ModuleOp) -> dict[str, ModuleOp]:
+def modules(standard_module: ModuleOp, transformer_module: ModuleOp) -> dict[str, ModuleOp]:
     """Modules by the names that examples use; shared, so nobody may change one."""
     pixart = describe_hub("PixArt-alpha/PixArt-XL-2-512x512", "PixArtAlphaPipeline", cache_folder=NOWHERE)
     flux = describe_hub("black-forest-labs/FLUX.1-schnell", "FluxPipeline", cache_folder=NOWHERE)
-    found = {"unet": standard_module}
+    found = {"unet": standard_module, "flow": transformer_module}
     for name, described in (("transformer", pixart), ("flux", flux)):
         found[name] = build_module(dataclasses.replace(described, height=512, width=512))
     return found

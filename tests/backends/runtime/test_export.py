@@ -95,6 +95,23 @@ def test_a_step_plan_survives_export(load: Callable[[], Any], engines: Path, pic
     ]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "plan",
+    [
+        {"full": range(3), "cross_attention": True},
+        {"full": [0, 1, 3], "order": 1, "fresh": [0, 2], "apart": True},
+    ],
+)
+def test_every_kind_of_plan_survives_export(
+    load: Callable[[], Any], engines: Path, picture: Picture, plan: dict[str, Any]
+) -> None:
+    expected = picture(follow_step_plan(load(), steps=4, **plan))
+    pipe = export(follow_step_plan(load(), steps=4, **plan), "unet", engines=engines)
+    assert torch.allclose(picture(pipe), expected, atol=1e-4)
+    assert details(pipe)[-1].endswith("engine calls, 0 in torch")
+
+
 def test_quantized_weights_survive_export(load: Callable[[], Any], engines: Path, picture: Picture) -> None:
     expected = picture(quantize(load(), "unet"))
     before = set(engines.iterdir())

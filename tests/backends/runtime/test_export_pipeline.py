@@ -143,6 +143,25 @@ def test_a_step_plan_is_folded_in(load: Callable[[], Any], engines: Path, pictur
     assert torch.allclose(picture(pipe, num_inference_steps=3), picture(load(), num_inference_steps=3), atol=1e-6)
 
 
+PLANS: dict[str, dict[str, Any]] = {
+    "forecast": {"full": [0, 1, 3], "order": 1},
+    "gate": {"full": range(2), "guided": range(2), "cross_attention": True},
+    "reused half": {"fresh": [0, 2], "full": [0, 3]},
+    "halves apart": {"apart": True, "guided": range(3)},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("plan", PLANS.values(), ids=list(PLANS))
+def test_every_kind_of_plan_is_folded_in(
+    load: Callable[[], Any], engines: Path, picture: Picture, plan: dict[str, Any]
+) -> None:
+    expected = picture(follow_step_plan(load(), steps=4, **plan))
+    pipe = export_pipeline(follow_step_plan(load(), steps=4, **plan), engines=engines, **CALL)
+    assert torch.allclose(picture(pipe), expected, atol=1e-4)
+    assert details(pipe)[-1] == "pipeline: 1 engine calls, 0 in torch"
+
+
 @pytest.mark.parametrize(
     "scheduler",
     [

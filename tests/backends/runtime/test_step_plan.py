@@ -144,3 +144,58 @@ def test_refuses_two_plans_on_one_denoiser(pipe: Any) -> None:
     follow_step_plan(pipe, steps=4, guided=[0])
     with pytest.raises(BackendError, match="follows a step plan already"):
         follow_step_plan(pipe, steps=4, full=[0, 2])
+
+
+@pytest.mark.parametrize("reuse", ["difference", "prediction"])
+def test_the_unconditional_half_is_computed_at_fresh_steps_only(pipe: Any, picture: Picture, reuse: str) -> None:
+    sizes: list[int] = []
+    pipe.unet.conv_in.register_forward_hook(lambda _, inputs, output: sizes.append(len(inputs[0])))
+    follow_step_plan(pipe, steps=4, fresh=[0, 2], reuse=reuse)
+    assert torch.isfinite(picture(pipe)).all()
+    assert sizes == [2, 1, 2, 1]
+    assert details(pipe) == [("reuse-unconditional", 2)]
+
+
+def test_the_unconditional_half_computed_at_every_step_changes_nothing(pipe: Any, picture: Picture) -> None:
+    plain = picture(pipe)
+    follow_step_plan(pipe, steps=4, fresh=range(4))
+    assert torch.equal(picture(pipe), plain)
+
+
+def test_a_reused_unconditional_half_does_not_outlive_its_request(load: Callable[[], Any], picture: Picture) -> None:
+    def planned() -> Any:
+        return follow_step_plan(load(), steps=4, fresh=[0, 2], full=[0, 3], guided=range(3), order=1)
+
+    pipe = planned()
+    picture(pipe, "a blue square", seed=1)
+    assert torch.equal(picture(pipe, seed=5), picture(planned(), seed=5))
+
+
+def test_halves_apart_are_the_halves_together(pipe: Any, picture: Picture) -> None:
+    plain = picture(pipe)
+    sizes: list[int] = []
+    pipe.unet.conv_in.register_forward_hook(lambda _, inputs, output: sizes.append(len(inputs[0])))
+    follow_step_plan(pipe, steps=4, apart=True)
+    assert torch.allclose(picture(pipe), plain, atol=1e-5)
+    assert sizes == [1] * 8
+    assert details(pipe) == [("split-guidance-batch", 4)]
+
+
+def test_halves_apart_have_features_of_their_own(load: Callable[[], Any], picture: Picture) -> None:
+    together = picture(follow_step_plan(load(), steps=4, full=[0, 2]))
+    apart = picture(follow_step_plan(load(), steps=4, full=[0, 2], apart=True))
+    assert torch.allclose(apart, together, atol=1e-5)
+
+
+def test_a_forecast_is_not_plain_reuse(load: Callable[[], Any], picture: Picture) -> None:
+    plain = picture(follow_step_plan(load(), steps=6, full=[0, 1, 3, 5]), num_inference_steps=6)
+    pipe = follow_step_plan(load(), steps=6, full=[0, 1, 3, 5], order=1)
+    assert not torch.allclose(picture(pipe, num_inference_steps=6), plain, atol=1e-4)
+    assert details(pipe) == [("forecast-features", 2)]
+
+
+def test_refuses_to_reuse_what_no_step_computed(pipe: Any) -> None:
+    with pytest.raises(BackendError, match="step 0 must compute the unconditional half"):
+        follow_step_plan(pipe, steps=4, fresh=[1])
+    with pytest.raises(BackendError, match="no 'half'"):
+        follow_step_plan(pipe, steps=4, reuse="half")

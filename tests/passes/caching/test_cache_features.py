@@ -38,7 +38,7 @@ def test_refuses_an_interval_of_all_steps(standard_module: ModuleOp) -> None:
     refused = CacheFeatures(interval=3).refuse(short)
     assert refused is not None
     assert refused.reason == "an interval of 3 does not fit into 3 steps"
-    assert [instance.interval for instance in CacheFeatures.space(short)] == [2]
+    assert [(each.interval, each.schedule) for each in CacheFeatures.space(short)] == [(2, "uniform"), (2, "early")]
 
 
 @pytest.mark.parametrize(("branch", "refused"), [(0, False), (1, False), (2, True), (3, True)])
