@@ -101,6 +101,7 @@ class _Fold:
         pipe, transforms = self._pipe, attachment(self._pipe).transforms
         scheduler = {name: repr(value) for name, value in pipe.scheduler.config.items() if not name.startswith("_")}
         applied: list[JSON] = [[name, transforms.get(name, [])] for name in COMPONENTS]
+        applied += [["scheduler", transforms["scheduler"]]] if "scheduler" in transforms else []
         inputs: list[JSON] = [["input_ids", pipe.tokenizer.model_max_length], ["noise", pipe.unet.config.in_channels]]
         settings: dict[str, JSON] = {
             **options.to_json(),

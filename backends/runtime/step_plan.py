@@ -63,7 +63,7 @@ def follow_step_plan(
     else:
         if not table.full[0]:
             raise BackendError("step 0 must be computed in full: there are no features before it")
-        leaves, cached = _two_leaves(name, denoiser, branch, blocks, cross_attention=cross_attention)
+        leaves, cached = two_leaves(name, denoiser, branch, blocks, cross_attention=cross_attention)
     for leaf in leaves.values():
         leaf.module.eval()
     plan = StepPlan(pipe, state, denoiser, leaves, table)
@@ -310,7 +310,7 @@ def _whole_leaf(name: str, denoiser: Any) -> dict[str, PlannedLeaf]:
     return {"whole": PlannedLeaf(name, WholePass(denoiser))}
 
 
-def _two_leaves(
+def two_leaves(
     name: str, denoiser: Any, branch: int, blocks: Sequence[int] | None, *, cross_attention: bool
 ) -> tuple[dict[str, PlannedLeaf], str]:
     """Return the full and the shallow leaf, and the pass whose kind of reuse they are."""

@@ -21,6 +21,7 @@ from diffopt.ir.dialect import (
 )
 from diffopt.ir.reuse import Reuse
 from diffopt.passes.base import Refusal
+from diffopt.passes.steps.solvers import asks_twice
 
 Schedule = Literal["uniform", "early", "late"]
 BEND = 1.5
@@ -62,8 +63,8 @@ def refuse_schedule(module: ModuleOp, full: tuple[int, ...]) -> Refusal | None:
         return Refusal(f"{why}: features are not cached over that yet", where, "wrong-kind")
     if any(predict.full is not None for loop in loops(module) for predict in loop.predicts):
         return Refusal("the features are cached already", f"@{denoiser_of(module).sym_name.data}", "one-cache")
-    if "Heun" in scheduler_of(module).class_name.data:
-        return Refusal("the Heun solver asks the denoiser twice a step: no schedule counts that yet", "@scheduler")
+    if (twice := asks_twice(module)) is not None:
+        return twice
     if len(full) >= steps:
         return Refusal(f"all of the {steps} steps would run in full", where)
     return None

@@ -11,6 +11,7 @@ from xdsl.dialects.builtin import ModuleOp
 
 from diffopt.ir.dialect import DenoiseOp, denoise_loop, loops, only_plain, steps_of, to_attribute
 from diffopt.passes.base import DiffusionPass, Example, Family, Refusal, Tier
+from diffopt.passes.steps.solvers import asks_twice
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class GuidanceWindow(DiffusionPass):
             return Refusal(f"a window up to {self.stop:g} holds none of {steps} steps", "diffusion.denoise")
         if round(self.stop * steps) >= steps:
             return Refusal(f"a window up to {self.stop:g} covers all {steps} steps", "diffusion.denoise")
-        return None
+        return asks_twice(module)
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         (loop,) = loops(op)

@@ -11,6 +11,7 @@ from xdsl.dialects.builtin import ModuleOp
 
 from diffopt.ir.dialect import loops, only_plain, to_attribute
 from diffopt.passes.base import DiffusionPass, Example, Family, Refusal, Tier
+from diffopt.passes.steps.solvers import asks_twice
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class ReuseUnconditional(DiffusionPass):
             return Refusal("the unconditional half is reused already", where, "one-reuse")
         if self.warm + 1 >= guided:
             return Refusal(f"{guided} guided steps leave none to reuse the half", where)
-        return None
+        return asks_twice(module)
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         for loop in loops(op):

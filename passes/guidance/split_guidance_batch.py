@@ -11,6 +11,7 @@ from xdsl.dialects.builtin import ModuleOp, StringAttr, UnitAttr
 
 from diffopt.ir.dialect import loops, only_plain, to_attribute
 from diffopt.passes.base import DiffusionPass, Example, Family, Refusal, Tier
+from diffopt.passes.steps.solvers import asks_twice
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class SplitGuidanceBatch(DiffusionPass):
             return Refusal("the halves are apart already", "diffusion.guide", "in-turn")
         if why := only_plain(module):
             return Refusal(f"{why}: its batch is not split yet", "diffusion.denoise", "wrong-kind")
-        return None
+        return asks_twice(module)
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         for guide in (loop.guide for loop in loops(op) if loop.guide is not None):

@@ -1,0 +1,85 @@
+"""Fit a pass to a model: `python -m diffopt.bench.fit drift|timesteps MODEL` prints the pass with what it measured."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from diffopt.ir.description import PipelineDescription
+
+PROMPTS = ("a red apple on a wooden table", "a city street at night in the rain")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure in one run over the prompts, and print the pass."""
+    parser = argparse.ArgumentParser(prog="python -m diffopt.bench.fit", description=__doc__)
+    parser.add_argument("what", choices=("drift", "timesteps"))
+    parser.add_argument("model", help="model directory, or demo:shapes")
+    parser.add_argument("--passes", default="", help="passes ahead of the fitted one, e.g. reduce-steps{steps=12}")
+    parser.add_argument("--steps", type=int, default=10, help="timesteps to choose")
+    parser.add_argument("--threshold", type=float, default=0.1, help="of the pass that is printed with the drift")
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args(arguments)
+    print(
+        fit(given.what, given.model, passes=given.passes, steps=given.steps, threshold=given.threshold, seed=given.seed)
+    )
+
+
+def fit(what: str, model: str, *, passes: str = "", steps: int = 10, threshold: float = 0.1, seed: int = 0) -> str:
+    """Return the text of `cache-adaptive` with the drift of this pipeline, or of `fit-timesteps` with its timesteps.
+
+    Deterministic: one run over two prompts, at the steps and with the scheduler that `passes` lead to.
+    Raises DiffoptError or BackendError if there is no such model or it cannot be measured.
+    """
+    from diffopt.backends.fitting import best_timesteps, measure_drift
+    from diffopt.ir.description import build_module
+    from diffopt.ir.dialect import denoiser_of
+    from diffopt.passes.caching.cache_adaptive import CacheAdaptive
+    from diffopt.passes.pipeline import Trace, applied
+    from diffopt.passes.steps.fit_timesteps import FitTimesteps
+
+    described, prompts = _described(model)
+    module = applied(Trace.parse(passes), build_module(described))
+    pipe = load_emitted(module)
+
+    def run() -> object:
+        import torch
+
+        generator = [torch.Generator().manual_seed(seed + index) for index in range(len(prompts))]
+        return pipe(list(prompts), generator=generator, output_type="latent")
+
+    if what == "timesteps":
+        chosen = best_timesteps(pipe, run, steps)
+        return str(Trace((FitTimesteps(timesteps=",".join(map(str, chosen))),)))
+    name = denoiser_of(module).sym_name.data
+    blocks = None if name == "unet" else (1, 0)
+    drift = ",".join(f"{change:.4f}" for change in measure_drift(pipe, run, name, blocks=blocks))
+    return str(Trace((CacheAdaptive(threshold=threshold, drift=drift),)))
+
+
+def load_emitted(module: Any) -> Any:
+    """Run the code that a module emits and return its pipeline, with the progress bar off."""
+    from diffopt.ir.emit_pipeline import emit_pipeline
+
+    names: dict[str, Any] = {"__name__": "emitted", "__file__": str(Path.cwd() / "pipeline.py")}
+    exec(compile(emit_pipeline(module), "pipeline.py", "exec"), names)  # noqa: S102 - code of our own making
+    pipe = names["load"]()
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def _described(model: str) -> tuple[PipelineDescription, tuple[str, ...]]:
+    from diffopt.bench.models.shapes import SHAPES
+    from diffopt.ir.source_directory import describe_directory
+
+    if model != SHAPES.name:
+        return describe_directory(model), PROMPTS
+    described = describe_directory(SHAPES.directory, steps=SHAPES.steps, guidance=SHAPES.guidance)
+    return described, tuple(SHAPES.prompts("calibration", 2))
+
+
+if __name__ == "__main__":
+    main()
