@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -38,7 +39,7 @@ def measure_drift(
 
     with _replaced(denoiser, "forward", forward), torch.no_grad():
         run()
-    return [_distance(before, after) for before, after in zip(seen, seen[1:], strict=False)]
+    return [_distance(before, after) for before, after in pairwise(seen)]
 
 
 def best_timesteps(pipe: Any, run: Run, count: int) -> list[int]:

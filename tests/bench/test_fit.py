@@ -1,0 +1,34 @@
+"""A fitted pass is printed as text that can be applied at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from xdsl.dialects.builtin import ModuleOp
+
+from diffopt.bench.fit import fit, main
+from diffopt.passes.caching.cache_adaptive import CacheAdaptive
+from diffopt.passes.pipeline import Trace, run
+from diffopt.passes.steps.fit_timesteps import FitTimesteps
+
+
+@pytest.mark.slow
+def test_a_fitted_pass_applies_to_the_model_it_was_fitted_to(tiny_directory: Path) -> None:
+    from diffopt.ir.description import build_module
+    from diffopt.ir.source_directory import describe_directory
+
+    module = build_module(describe_directory(tiny_directory))
+    for what, kind in (("timesteps", FitTimesteps), ("drift", CacheAdaptive)):
+        (made,) = Trace.parse(fit(what, str(tiny_directory), steps=4))
+        assert isinstance(made, kind)
+        assert isinstance(run(Trace((made,)), module), ModuleOp)
+
+
+@pytest.mark.slow
+def test_drift_is_measured_behind_other_passes(tiny_directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["drift", str(tiny_directory), "--passes", "reduce-steps{steps=6}", "--threshold", "0.3"])
+    (made,) = Trace.parse(capsys.readouterr().out.strip())
+    assert isinstance(made, CacheAdaptive)
+    assert made.threshold == 0.3
+    assert made.drift.count(",") == 4
