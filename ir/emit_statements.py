@@ -15,7 +15,6 @@ from diffopt.ir.dialect import (
     components,
     denoiser_of,
     loops,
-    only_plain,
     scheduler_of,
     stages,
     steps_of,

@@ -70,10 +70,10 @@ def standard_module(shapes_directory: Path) -> Iterator[ModuleOp]:
 @pytest.fixture(scope="session")
 def transformer_module() -> Iterator[ModuleOp]:
     """A flow-matching pipeline around a transformer of four blocks, at 50 steps and guidance 4; no weights."""
-    from diffopt.ir.description import ComponentDescription, PipelineDescription, build_module
+    from diffopt.ir.description import JSON, ComponentDescription, PipelineDescription, build_module
     from diffopt.ir.identity import print_module
 
-    parts = {
+    parts: dict[str, tuple[str, dict[str, JSON]]] = {
         "transformer": ("diffusers.SD3Transformer2DModel", {"num_layers": 4, "sample_size": 16}),
         "scheduler": ("diffusers.FlowMatchEulerDiscreteScheduler", {"num_train_timesteps": 1000, "shift": 3.0}),
         "vae": ("diffusers.AutoencoderKL", {}),

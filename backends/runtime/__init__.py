@@ -8,10 +8,10 @@ from diffopt.backends.runtime.compile_component import compile_component
 from diffopt.backends.runtime.constant_embeddings import constant_embeddings
 from diffopt.backends.runtime.export import export
 from diffopt.backends.runtime.export_pipeline import export_pipeline
+from diffopt.backends.runtime.fit_timesteps import fit_timesteps
 from diffopt.backends.runtime.half_precision import half_precision
 from diffopt.backends.runtime.hoist_cross_attention import hoist_cross_attention
 from diffopt.backends.runtime.offload_groups import offload_groups
-from diffopt.backends.runtime.fit_timesteps import fit_timesteps
 from diffopt.backends.runtime.quantize import quantize
 from diffopt.backends.runtime.reuse_prompt_embeddings import reuse_prompt_embeddings
 from diffopt.backends.runtime.step_plan import follow_step_plan

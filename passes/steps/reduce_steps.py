@@ -37,8 +37,8 @@ class ReduceSteps(DiffusionPass):
         Example("reduce-steps{steps=12}", expect="diffusion.denoise @scheduler steps 0 to 12 from"),
         Example("reduce-steps{steps=60}", refusal="no fewer than the 50 there are"),
         Example("cache-features{interval=2},reduce-steps", refusal="the cache schedule is fixed for 50 steps"),
-        Example("reduce-steps{solver=unipc}", expect="flow_shift = 3.000000e+00", on="transformer"),
-        Example("reduce-steps{solver=ddim}", refusal="ddim does not integrate flows", on="transformer"),
+        Example("reduce-steps{solver=unipc}", expect="flow_shift = 3.000000e+00", model="flow"),
+        Example("reduce-steps{solver=ddim}", refusal="ddim does not integrate flows", model="flow"),
     )
 
     steps: int = 20
