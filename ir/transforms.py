@@ -67,6 +67,8 @@ FORMS: Mapping[str, Form] = {
     "fuse_qkv": Form(code="{pipe}.{target}.fuse_qkv_projections()"),
     "half_precision": Form(folds=False),
     "hoist_cross_attention": Form(folds=False),
+    "native_cache": Form(Phase.PLAN, folds=False),
+    "open_cache_context": Form(Phase.PLAN, folds=False),
     "offload_groups": Form(
         Phase.PLACEMENT,
         folds=False,

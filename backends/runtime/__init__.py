@@ -11,7 +11,9 @@ from diffopt.backends.runtime.export_pipeline import export_pipeline
 from diffopt.backends.runtime.fit_timesteps import fit_timesteps
 from diffopt.backends.runtime.half_precision import half_precision
 from diffopt.backends.runtime.hoist_cross_attention import hoist_cross_attention
+from diffopt.backends.runtime.native_cache import native_cache
 from diffopt.backends.runtime.offload_groups import offload_groups
+from diffopt.backends.runtime.open_cache_context import open_cache_context
 from diffopt.backends.runtime.quantize import quantize
 from diffopt.backends.runtime.reuse_prompt_embeddings import reuse_prompt_embeddings
 from diffopt.backends.runtime.step_plan import follow_step_plan
@@ -29,7 +31,9 @@ __all__ = [
     "follow_step_plan",
     "half_precision",
     "hoist_cross_attention",
+    "native_cache",
     "offload_groups",
+    "open_cache_context",
     "quantize",
     "reuse_prompt_embeddings",
     "tile_vae",
