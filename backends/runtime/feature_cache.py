@@ -66,7 +66,9 @@ class ShallowPass(DenoiserModule):
     def forward(self, *inputs: torch.Tensor) -> Tensors:
         unet: Any = self.denoiser
         *tensors, hidden = inputs
-        given = self.shape.arguments(tuple(tensors))
+        wanted = tensors[0].dtype
+        # The features tell in which type the network computes, which need not be the latent's.
+        given = self.shape.arguments(tuple(t.to(hidden.dtype) if t.is_floating_point() else t for t in tensors))
         sample, timestep, encoded = given["sample"], given["timestep"], given["encoder_hidden_states"]
         embedded = unet.time_embedding(
             unet.get_time_embed(sample=sample, timestep=timestep), given.get("timestep_cond")
@@ -88,7 +90,7 @@ class ShallowPass(DenoiserModule):
                 hidden = upsampler(hidden) if same else upsampler(hidden, size)
         if unet.conv_norm_out:
             hidden = unet.conv_act(unet.conv_norm_out(hidden))
-        return (unet.conv_out(hidden),)
+        return (unet.conv_out(hidden).to(wanted),)
 
     def _skips(self, sample: torch.Tensor, embedded: torch.Tensor, encoded: torch.Tensor) -> list[torch.Tensor]:
         """Return the first branch + 1 skip connections of the down path."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Self
 
 from xdsl.context import Context
@@ -44,6 +45,7 @@ class CacheAdaptive(DiffusionPass):
         Example('cache-adaptive{drift="0.5,0.4"}', refusal="measured for 3 steps"),
     )
     one_of = "feature-cache"
+    excludes = MappingProxyType({"half-precision": "its passes call the layers behind the door that casts"})
 
     threshold: float = 0.1
     drift: str = ""
