@@ -68,7 +68,7 @@ def page(found: Mapping[tuple[str, str], ModuleOp | Refusal], ran: Mapping[str, 
     letters = {rule: chr(ord("a") + index) for index, rule in enumerate(rules)}
     lines = [INTRODUCTION]
     allowed = sum(not isinstance(verdict, Refusal) for verdict in found.values())
-    lines += [f"{len(found)} pairs: {allowed} allowed, {len(found) - allowed} refused.", "", _ran(ran), ""]
+    lines += [f"{len(found)} pairs: {allowed} allowed, {len(found) - allowed} refused.", "", _ran(ran, found), ""]
     lines += ["| rule | letter |", "| --- | --- |"]
     lines += [f"| {rule} | {letter} |" for rule, letter in letters.items()]
     lines += ["", "```text"]
@@ -92,18 +92,20 @@ def _cell(verdict: ModuleOp | Refusal, letters: Mapping[str, str]) -> str:
     return letters[verdict.rule or "range"] if isinstance(verdict, Refusal) else "+"
 
 
-def _ran(ran: Mapping[str, JSON]) -> str:
+def _ran(ran: Mapping[str, JSON], found: Mapping[tuple[str, str], ModuleOp | Refusal]) -> str:
     if not ran:
         return "The allowed pairs were not run yet: `make pairs` does it."
-    crashed = ran.get("crashed")
-    count = len(crashed) if isinstance(crashed, Mapping) else 0
-    tried = int(str(ran["ran"])) + int(str(ran["refused"])) + count
+    given = ran.get("crashed")
+    crashed = given if isinstance(given, Mapping) else {}
+    tried = int(str(ran["ran"])) + int(str(ran["refused"])) + len(crashed)
     text = f"`make pairs` on {ran['machine']}: of the {ran['allowed']} allowed at four steps, {tried} were tried; "
-    text += f"{ran['ran']} ran, {ran['refused']} were refused with a sentence as they were built (no CUDA device)"
-    if not isinstance(crashed, Mapping) or not crashed:
-        return f"{text}, none crashed. Compilers were given their eager backend there."
-    listed = "; ".join(f"{pair}: {why}" for pair, why in crashed.items())
-    return f"{text}, {len(crashed)} crashed: {listed}."
+    text += f"{ran['ran']} ran, {ran['refused']} were refused with a sentence as they were built (no CUDA device), "
+    text += f"{len(crashed)} crashed. Compilers were given their eager backend there."
+    for pair, why in crashed.items():
+        one, _, other = pair.partition(",")
+        since = isinstance(found.get((one, other)), Refusal)
+        text += f" {pair}{' (refused since)' if since else ''}: {why}."
+    return text
 
 
 def run_pairs(found: Mapping[tuple[str, str], ModuleOp | Refusal]) -> Iterator[dict[str, JSON]]:

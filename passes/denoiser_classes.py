@@ -43,6 +43,7 @@ REPEATS_BLOCKS = (
 """Classes that name the blocks `compile_repeated_blocks` compiles."""
 
 DISPATCHES = (
+    "ChromaTransformer2DModel",
     "AceStepTransformer1DModel", "AnyFlowFARTransformer3DModel", "AnyFlowTransformer3DModel",
     "BriaFibo2Transformer2DModel", "BriaFiboTransformer2DModel", "BriaTransformer2DModel",
     "ChronoEditTransformer3DModel", "Cosmos3OmniTransformer", "CosmosTransformer3DModel",

@@ -33,6 +33,7 @@ class CastLayerwise(DiffusionPass):
         Example("cast-layerwise,export", refusal="an engine is made of float32 weights"),
         Example("quantize,cast-layerwise", refusal="cannot have both quantize and cast-layerwise"),
     )
+    after = ("fuse-qkv", "channels-last")
     before = ("family:compilation",)
     one_of = "weights"
     excludes = {
