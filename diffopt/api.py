@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import diffopt
 from diffopt.artifact import Artifact
-from diffopt.events import Listener, Missed, Progress, Stage, silence
+from diffopt.events import Assumed, Listener, Missed, Progress, Stage, silence
+from diffopt.ir.description import assumptions_of
 from diffopt.ir.errors import DiffoptError
 from diffopt.sources import Source, lift
 
@@ -138,6 +139,8 @@ def compile(
         raise DiffoptError("no pass is named", where="--passes", hint="leave it out to search")
     limit = Budget.parse(budget) if only is None else Budget(candidates=1)
     lifted = lift(source, settings)
+    for assumption in assumptions_of(lifted.module):
+        listen(Assumed(str(assumption)))
     if only is not None:
         changed = applied(only.trace, lifted.module)
         if goal.keep_steps and steps_of(changed) != steps_of(lifted.module):

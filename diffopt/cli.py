@@ -255,30 +255,34 @@ def _print_json(data: object) -> None:
 
 
 def _lift(options: argparse.Namespace) -> int:
+    from diffopt.display import say_assumed
     from diffopt.ir.identity import print_module
     from diffopt.sources import lift_all
 
-    sys.stdout.write(print_module(lift_all(options.source, _settings(options))))
+    say_assumed(module := lift_all(options.source, _settings(options)))
+    sys.stdout.write(print_module(module))
     return 0
 
 
 def _opt(options: argparse.Namespace) -> int:
+    from diffopt.display import say_assumed
     from diffopt.ir.identity import print_module
     from diffopt.passes.pipeline import Trace, applied
     from diffopt.sources import lift
 
-    sys.stdout.write(
-        print_module(applied(Trace.parse(options.passes), lift(options.source, _settings(options)).module))
-    )
+    say_assumed(module := lift(options.source, _settings(options)).module)
+    sys.stdout.write(print_module(applied(Trace.parse(options.passes), module)))
     return 0
 
 
 def _emit(options: argparse.Namespace) -> int:
+    from diffopt.display import say_assumed
     from diffopt.ir.emit_pipeline import emit_pipeline
     from diffopt.passes.pipeline import Trace, applied
     from diffopt.sources import lift
 
     source = lift(options.source, _settings(options))
+    say_assumed(source.module)
     module = applied(Trace.parse(options.passes), source.module)
     if not options.patch:
         sys.stdout.write(emit_pipeline(module))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Self
 
-from diffopt.events import Asked, Decided, Event, Missed, Progress, Stage, Told
+from diffopt.events import Asked, Assumed, Decided, Event, Missed, Progress, Stage, Told
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+    from xdsl.dialects.builtin import ModuleOp
 
     from diffopt.bench.evaluate import Outcome
 
@@ -40,6 +42,9 @@ class Display:
         from rich.markup import escape
 
         match event:
+            case Assumed(text):
+                # also where nothing else is shown: what is assumed is never assumed in silence
+                sys.stderr.write(f"{text}\n") if self._console.quiet else self._console.print(escape(text))
             case Stage(text):
                 self._stage, self._candidate = text, ""
                 self._console.print(f"[bold]{escape(text)}[/bold]")
@@ -65,6 +70,14 @@ class Display:
         missing = Thresholds().missing(outcome.fidelity) if isinstance(outcome, Measured) else ""
         if missing:
             self._console.print(f"         {missing}", style="dim")
+
+
+def say_assumed(module: ModuleOp) -> None:
+    """Say on standard error what was read though the source does not prove it."""
+    from diffopt.ir.description import assumptions_of
+
+    for assumption in assumptions_of(module):
+        sys.stderr.write(f"{assumption}\n")
 
 
 def describe(outcome: Outcome) -> str:

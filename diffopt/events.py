@@ -12,6 +12,13 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Assumed:
+    """The source was read in a way that it does not prove; `file:line: assumed: ...`."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class Stage:
     """A part of the run begins."""
 
@@ -60,7 +67,7 @@ class Missed:
     reasons: tuple[str, ...]
 
 
-Event = Stage | Progress | Asked | Told | Decided | Missed
+Event = Assumed | Stage | Progress | Asked | Told | Decided | Missed
 Listener = Callable[[Event], None]
 
 

@@ -59,7 +59,9 @@ def lift(source: object, settings: Mapping[str, str] | None = None, **call: str 
     if path.is_dir():
         from diffopt.ir.source_directory import describe_directory
 
-        return Source(name, "directory", _build(describe_directory(path, **_call_settings(given, name))))
+        kind = given.pop("pipeline_class", "")
+        described = describe_directory(path, class_name=kind, **_call_settings(given, name))
+        return Source(name, "directory", _build(described))
     if not path.exists() and ("pipeline_class" in given or _downloaded(name)):
         from diffopt.ir.source_directory import describe_hub, with_call
 

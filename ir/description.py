@@ -55,6 +55,23 @@ class Unknown:
 
 
 @dataclass(frozen=True)
+class Assumption:
+    """A reading that the source does not prove, and that is taken all the same.
+
+    Args:
+        name: of what was read so.
+        text: what was taken to be true, as a sentence without a full stop.
+    """
+
+    name: str
+    span: Span | None
+    text: str
+
+    def __str__(self) -> str:
+        return (f"{self.span.file}:{self.span.line}: " if self.span else "") + f"assumed: {self.text}"
+
+
+@dataclass(frozen=True)
 class ComponentDescription:
     """One part of a pipeline, by its name in `model_index.json`.
 
@@ -132,6 +149,7 @@ class PipelineDescription:
         present: optimizations applied by the source, in its order.
         arguments: constant arguments of the call that no other field holds.
         settings: constants in `model_index.json`, as `boundary_ratio`.
+        assumptions: what was read though the source does not prove it.
     """
 
     name: str
@@ -153,6 +171,7 @@ class PipelineDescription:
     present: tuple[Present, ...] = ()
     arguments: Mapping[str, JSON] = field(default_factory=dict)
     settings: Mapping[str, JSON] = field(default_factory=dict)
+    assumptions: tuple[Assumption, ...] = ()
 
     def component(self, name: str) -> ComponentDescription | None:
         """Return the component of that name, if there is one."""
@@ -202,6 +221,22 @@ def spans_of(module: ModuleOp) -> dict[str, Span]:
     attribute = module.attributes.get("spans")
     spans = from_attribute(attribute) if attribute is not None else None
     return {name: Span.parse(str(text)) for name, text in spans.items()} if isinstance(spans, dict) else {}
+
+
+def assumptions_of(module: ModuleOp) -> tuple[Assumption, ...]:
+    """Return what was assumed of a module and of those nested in it, each once."""
+    from diffopt.ir.dialect import from_attribute
+
+    found: dict[Assumption, None] = {}
+    for op in module.walk():
+        attribute = op.attributes.get("assumptions")
+        entries = from_attribute(attribute) if attribute is not None else None
+        for entry in entries if isinstance(entries, list) else ():
+            if isinstance(entry, dict):
+                place = entry.get("span")
+                span = Span.parse(str(place)) if place else None
+                found[Assumption(str(entry.get("name", "")), span, str(entry.get("text", "")))] = None
+    return tuple(found)
 
 
 def _check(description: PipelineDescription) -> None:

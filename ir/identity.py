@@ -18,7 +18,7 @@ from diffopt.ir.attributes import in_order
 from diffopt.ir.dialect import Diffusion
 from diffopt.ir.errors import DiffoptError
 
-PROVENANCE = ("origin", "source", "spans")
+PROVENANCE = ("assumptions", "origin", "source", "spans")
 """Attributes that say where something came from; two modules that differ only there are one candidate."""
 
 TOKENS = re.compile(r"""//[^\n]*|"(?:[^"\\\n\v\f]|\\(?:["nt\\]|[0-9A-Fa-f]{2}))*"|"|\b[su]?i[0-9]{6,}""")

@@ -92,7 +92,7 @@ def _component_config(folder: Path) -> dict[str, JSON]:
 
 def _read_json(path: Path) -> dict[str, JSON]:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
         raise DiffoptError(f"not JSON: {error.msg}", where=f"{path}:{error.lineno}") from None
     # ValueError: bytes that are no UTF-8, or a number of thousands of digits.

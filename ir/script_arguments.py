@@ -11,6 +11,7 @@ from diffopt.ir.pipeline_classes import pipeline_class as known_class
 from diffopt.ir.script_kinds import Missing
 from diffopt.ir.script_names import bindings, signature
 from diffopt.ir.script_parameters import callers, meant, returns
+from diffopt.ir.script_threads import before
 from diffopt.ir.script_values import Values
 
 
@@ -25,7 +26,7 @@ class Argument:
 def argument(values: Values, call: cst.Call, name: str, pipeline_class: str = "") -> Argument | Missing | None:
     """Return what a call gives for a parameter; `None` where it gives nothing."""
     inner = values.partial_of(call)
-    found = _argument(values, call, name, pipeline_class, 0)
+    found = _argument(values, call, name, pipeline_class, before(call))
     if found is None and inner is not None:
         bound = _argument(values, inner, name, pipeline_class, 1)
         return replace(bound, direct=False) if isinstance(bound, Argument) else bound

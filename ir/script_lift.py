@@ -10,6 +10,7 @@ import libcst as cst
 from diffopt.ir.description import (
     JSON,
     Adapter,
+    Assumption,
     ComponentDescription,
     Input,
     PipelineDescription,
@@ -34,6 +35,7 @@ from diffopt.ir.script_models import class_of_model, concrete, is_generic, model
 from diffopt.ir.script_pipelines import Pipelines, Site
 from diffopt.ir.script_present import present
 from diffopt.ir.script_settings import FIELDS, OTHER, SETTINGS, Field, count, number, read_settings
+from diffopt.ir.script_threads import before
 from diffopt.ir.source_directory import STEPS, describe_model, hub_cache, snapshot
 
 Settings = Mapping[str, object]
@@ -58,6 +60,7 @@ class Lift:
         self.inputs: dict[str, Input] = {}
         self.asked: set[str] = set(SETTINGS)
         self.spans: dict[str, Span] = {}
+        self.assumptions: dict[str, Assumption] = {}
         self.fields = list(FIELDS)
 
     def description(self) -> PipelineDescription:
@@ -96,7 +99,17 @@ class Lift:
             present=(*present(self.pipelines, self.choice), *callbacks),
             spans=self.spans,
             unknowns=tuple(self.unknowns),
+            assumptions=self._assumed(),
         )
+
+    def _assumed(self) -> tuple[Assumption, ...]:
+        """Return what was assumed, in the order of the source."""
+        for name, (node, text) in self.values.assumed.items():
+            self._assume(name, node, text)
+        return tuple(sorted(self.assumptions.values(), key=lambda a: (a.span.line if a.span else 0, a.name)))
+
+    def _assume(self, name: str, node: cst.CSTNode, text: str) -> None:
+        self.assumptions[name] = Assumption(name, self.script.span(node), text)
 
     def unknown(self, name: str, missing: Missing) -> object | None:
         """Note that a value is not known; return what the user gave for it."""
@@ -133,6 +146,9 @@ class Lift:
             return describe_model(model, made, where) if made else base
         if is_generic(kind) and model:
             made = class_of_model(model, kind, self.site.call, self.pipelines)
+            if made:
+                text = f"{model} is a {made}, as the examples of the installed diffusers load it"
+                self._assume("pipeline_class", self.site.call, text)
             kind = f"diffusers.{made}" if made else kind
         classes = {site.pipeline_class for site in self.choice.sites}
         if len(classes) > 1 and "pipeline_class" not in self.settings:
@@ -187,6 +203,9 @@ class Lift:
             return bool(source)
         if source or follows_data(name, value, owner):
             self.inputs[name] = Input(name, input_kind(name, owner) or "other", source)
+            if not source:
+                text = f"`{name}`, computed as `{self.values.short(value.node)}`, follows the data of each run"
+                self._assume(name, value.node, text)
         return name in self.inputs
 
     def _agreed(self, keyword: str, name: str) -> Value | None:
@@ -232,7 +251,9 @@ class Lift:
         images = self._from_calls(OTHER["batch"])
         sizes = []
         for call in self.choice.calls:
-            prompt = argument(self.values, call, "prompt") or next((a for a in call.args if not a.keyword), None)
+            prompt = argument(self.values, call, "prompt") or next(
+                (a for a in call.args[before(call) :] if not a.keyword), None
+            )
             value = None if prompt is None or isinstance(prompt, Missing) else self.values.of(prompt.value)
             sizes.append(len(value.value) if isinstance(value, Known) and isinstance(value.value, list | tuple) else 1)
             if isinstance(value, Missing) and isinstance(value.node, cst.ListComp | cst.List | cst.BinaryOperation):
@@ -367,11 +388,7 @@ def _spelled(field: Field, owner: PipelineClass | None) -> Field:
 
 
 def check_settings(settings: Settings, lifts: Sequence[Lift]) -> None:
-    """Refuse settings that name nothing the script asks for.
-
-    Raises:
-        DiffoptError: nothing is called so.
-    """
+    """Refuse settings that name nothing the script asks for."""
     asked = {name for lift in lifts for name in lift.asked}
     for name in settings:
         if name.rpartition(".")[2] not in asked:

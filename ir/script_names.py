@@ -33,6 +33,13 @@ class Binding:
 
 def bindings(script: Script, name: cst.Name) -> list[Binding]:
     """Return what a name may stand for where it is read; empty when it is bound nowhere."""
+    known: dict[cst.CSTNode, list[Binding]] = script.bound
+    if name not in known:
+        known[name] = _bindings(script, name)
+    return known[name]
+
+
+def _bindings(script: Script, name: cst.Name) -> list[Binding]:
     found = script.scope(name).find(name.value)
     if not found:
         starred = _starred(script, name)
@@ -91,6 +98,7 @@ def _reaching(script: Script, use: cst.Name, found: Sequence[Assigned]) -> Itera
     if len(found) < 2:
         yield from found
         return
+    script.spend(len(found))
     home = _function_of(script, use)
     if any(_function_of(script, a.node) is not home for a in found):
         usual = [a for a in found if script.enclosing(a.node, cst.ExceptHandler) is None]
@@ -101,6 +109,7 @@ def _reaching(script: Script, use: cst.Name, found: Sequence[Assigned]) -> Itera
     loops = {a for a in around if isinstance(a, cst.For | cst.While | cst.CompFor)}
     ordered = sorted(found, key=lambda a: script.start(a.node), reverse=True)
     for assignment in ordered:
+        script.spend()
         node = assignment.node
         if script.start(node) >= here or _statement(script, node) is _statement(script, use):
             if loops.intersection(script.ancestors(node)):

@@ -12,6 +12,7 @@ from diffopt.ir.script_kinds import Instance, Known, LocalClass
 from diffopt.ir.script_names import attribute_bindings, bindings, method_class
 from diffopt.ir.script_parameters import callers, meant, returns
 from diffopt.ir.script_text import Script
+from diffopt.ir.script_threads import bound_in_thread, handed
 from diffopt.ir.script_values import Values
 
 LOADERS = ("from_pretrained", "from_single_file", "from_pipe")
@@ -60,8 +61,17 @@ class Pipelines:
         """Where pipelines are called, and which it may be."""
         if not self.sites:
             return {}
-        found = ((call, self.of(call.func)) for call in self.script.all(cst.Call) if call not in self.sites)
-        return {call: sites for call, sites in found if sites}
+        found: dict[cst.Call, frozenset[Site]] = {}
+        for call in self.script.all(cst.Call):
+            position = handed(call)
+            made = bound_in_thread(call) or call
+            if position is None:
+                sites = self.of(call.func) if call not in self.sites else frozenset()
+            else:
+                sites = self.of(made.args[0].value if made is not call else call.args[position].value)
+            if sites:
+                found[made] = sites
+        return found
 
     def of(self, node: cst.CSTNode) -> frozenset[Site]:
         """Return the pipelines an expression may hold."""
@@ -69,6 +79,7 @@ class Pipelines:
             return self._found[node]
         if node in self._open or len(self._open) > 30:
             return frozenset()
+        self.script.spend()
         self._open.add(node)
         found = frozenset(site for sites in self._sources(node) for site in sites)
         self._open.discard(node)

@@ -16,6 +16,7 @@ from diffopt.ir.script_lines import Edit, Lines
 from diffopt.ir.script_pipelines import Pipelines
 from diffopt.ir.script_scopes import Assigned
 from diffopt.ir.script_text import Script
+from diffopt.ir.script_threads import takes_keywords
 
 WRITTEN = (cst.Integer, cst.Float, cst.UnaryOperation, cst.BinaryOperation)
 """Expressions that write a number out."""
@@ -103,6 +104,8 @@ def _added(pipelines: Pipelines, lines: Lines, call: cst.Call, item: Wanted, pip
     owner = known_class(pipeline_class)
     if owner is not None and owner.call.get(item.keyword) == item.value:
         return []
+    if not takes_keywords(call):
+        return None
     if len(call.args) == 1 and isinstance(call.args[0].value, cst.GeneratorExp) and not call.args[0].value.lpar:
         return None
     code = f"{item.keyword}={item.code}"

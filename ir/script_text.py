@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import libcst as cst
 
@@ -23,6 +23,12 @@ from diffopt.ir.script_scopes import Scope, Scopes
 MAX_BYTES = 4_000_000
 MAX_DEPTH = 120
 """Levels of nesting; the parser of libcst 1.9 overflows its stack on a few thousand instead of raising."""
+
+MAX_NODES = 100_000
+"""Nodes of Python's own tree in one file: some 10,000 lines, which take a few seconds."""
+
+MAX_WORK = 80_000
+"""Steps of evaluation that one script may take."""
 
 Node = TypeVar("Node", bound=cst.CSTNode)
 
@@ -50,6 +56,27 @@ class Part:
     label: Callable[[int], tuple[str, int]] | None = None
 
 
+@dataclass(eq=False)
+class Work:
+    """What was spent on evaluating a script; branches upon branches would take for ever."""
+
+    steps: int = 0
+
+    def spend(self, where: str, steps: int) -> None:
+        """Count steps.
+
+        Raises:
+            DiffoptError: there were too many.
+        """
+        self.steps += steps
+        if self.steps > MAX_WORK:
+            raise DiffoptError(
+                "too involved to be read: its values depend on too many others",
+                where=where,
+                hint="lift a shorter script that builds and calls the pipeline alone",
+            )
+
+
 @dataclass(frozen=True, eq=False)
 class Script:
     """A parsed script, with the files of its project that it imports, and what is asked of it again and again.
@@ -59,6 +86,7 @@ class Script:
         nodes: every node in the order of the source.
         parents: the node that holds a node.
         index: nodes by class.
+        bound: what each name that was looked up stands for.
     """
 
     parts: tuple[Part, ...]
@@ -66,6 +94,8 @@ class Script:
     parents: Mapping[cst.CSTNode, cst.CSTNode]
     ranges: Mapping[cst.CSTNode, tuple[int, int]] = field(repr=False)
     index: Mapping[type, list[cst.CSTNode]] = field(repr=False)
+    work: Work = field(default_factory=Work, repr=False)
+    bound: dict[cst.CSTNode, Any] = field(default_factory=dict, repr=False)
 
     @property
     def path(self) -> str:
@@ -81,6 +111,10 @@ class Script:
     def module(self) -> cst.Module:
         """The tree of the script itself."""
         return self.parts[-1].module
+
+    def spend(self, steps: int = 1) -> None:
+        """Count steps of evaluation; too many are refused."""
+        self.work.spend(self.path, steps)
 
     def all(self, kind: type[Node]) -> list[Node]:
         """Return all nodes of one class, in the order of the source."""
@@ -156,6 +190,9 @@ def read_script(path: str | Path) -> str:
     """
     where = str(path)
     try:
+        # A pipe or a device would be waited for, or be read for ever.
+        if Path(path).exists() and not Path(path).is_file() and not Path(path).is_dir():
+            raise DiffoptError("not a regular file", where=where, hint="give a .py file")
         data = Path(path).read_bytes()
     except FileNotFoundError:
         raise DiffoptError("no such script", where=where, hint="check the path") from None
@@ -212,6 +249,11 @@ def parse_part(text: str, where: str) -> tuple[Part, Places]:
         if collecting:
             gc.enable()
     if not _same_places(places.code, text):
+        feed = re.search(r"^\f", text, re.MULTILINE)
+        if feed is not None:
+            # libcst 1.9 drops it
+            line = text.count("\n", 0, feed.start()) + 1
+            raise DiffoptError("a form feed begins this line", where=f"{where}:{line}", hint="delete that character")
         raise DiffoptError("cannot be reproduced byte for byte", where=where, hint="report this file to diffopt")
     lengths = (match.end() for match in re.finditer(r"\r\n?|\n", text))
     return Part(where, 0, text, module, scopes, (0, *lengths)), places
@@ -255,8 +297,13 @@ def _check_syntax(text: str, where: str) -> None:
     except ValueError as error:
         raise DiffoptError(f"cannot be parsed: {error}", where=where) from None
     level: list[ast.AST] = [tree]
+    count = 0
     for _ in range(MAX_DEPTH):
         level = [child for node in level for child in ast.iter_child_nodes(node)]
+        count += len(level)
+        if count > MAX_NODES:
+            lines = text.count("\n")
+            raise DiffoptError(f"{lines:,} lines of code are too much for a script", where=where)
         if not level:
             return
     line = next((f":{node.lineno}" for node in level if isinstance(node, ast.expr | ast.stmt)), "")

@@ -30,6 +30,7 @@ class Values:
         self.script = script
         self._found: dict[cst.CSTNode, Value] = {}
         self._open: list[cst.CSTNode] = []
+        self.assumed: dict[str, tuple[cst.CSTNode, str]] = {}
 
     def of(self, node: cst.CSTNode) -> Value:
         """Return an expression's value."""
@@ -37,6 +38,7 @@ class Values:
             return self._found[node]
         if node in self._open or len(self._open) > MAX_INDIRECTION:
             return Missing("its value depends on itself or on too many others", node)
+        self.script.spend()
         self._open.append(node)
         try:
             value = self._evaluate(node)
@@ -231,7 +233,11 @@ class Values:
                     return Known(Symbol(f"diffusers.{node.value}"), node)
         # in a fragment, as documentation has them, a name of diffusers that nothing binds can mean nothing else
         if node.value == "torch" or (node.value[:1].isupper() and is_exported(node.value)):
-            return Known(Symbol("torch" if node.value == "torch" else f"diffusers.{node.value}"), node)
+            library = "torch" if node.value == "torch" else f"diffusers.{node.value}"
+            self.assumed.setdefault(
+                node.value, (node, f"`{node.value}`, which nothing here binds, is {library} itself")
+            )
+            return Known(Symbol(library), node)
         return Missing(f"`{node.value}` is not defined in this file", node)
 
     def _bound(self, name: cst.Name, binding: Binding) -> Value:

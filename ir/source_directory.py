@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -18,7 +19,7 @@ from diffopt.ir.description import (
 )
 from diffopt.ir.errors import DiffoptError
 from diffopt.ir.model_index import CONFIG_FILES, ModelIndex, read_index
-from diffopt.ir.pipeline_classes import PipelineClass, pipeline_class
+from diffopt.ir.pipeline_classes import PipelineClass, pipeline_class, pipeline_classes
 from diffopt.ir.pipeline_sources import pipelines_root
 from diffopt.ir.roles import GUIDANCE
 
@@ -35,6 +36,9 @@ __all__ = [
 STEPS = ("num_inference_steps", "steps", "decoder_num_inference_steps", "prior_num_inference_steps")
 """Names of the call's argument for steps; the first that a class has counts."""
 
+MOST_BLOCKS = 16
+"""Each block of a VAE halves the picture; the largest of diffusers has seven."""
+
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?$")
 
 
@@ -46,11 +50,13 @@ def describe_directory(
     height: int | None = None,
     width: int | None = None,
     name: str = "",
+    class_name: str = "",
 ) -> PipelineDescription:
     """Describe the pipeline saved in a directory.
 
     Args:
         path: directory with a `model_index.json`, as `save_pretrained` writes it.
+        class_name: pipeline class to read it as; empty for the one that it names.
         steps, guidance, height, width: the call to optimize; what is left out is the pipeline class's own default.
 
     Raises:
@@ -58,6 +64,9 @@ def describe_directory(
     """
     root = Path(path)
     index = read_index(root)
+    if class_name and pipeline_class(class_name) is not None:
+        index = replace(index, pipeline_class=class_name.rpartition(".")[2])
+    _check_class(index.pipeline_class, root)
     described = describe_index(index, str(root.resolve()), name or root.resolve().name)
     return with_call(described, steps=steps, guidance=guidance, height=height, width=width)
 
@@ -79,6 +88,8 @@ def describe_hub(model_id: str, class_name: str = "", *, cache_folder: Path | No
     folder = snapshot(model_id, cache_folder or hub_cache())
     if folder is not None:
         index = read_index(folder)
+        if pipeline_class(class_name) is None:
+            _check_class(index.pipeline_class, folder)
         described = describe_index(index, model_id, model_id.rpartition("/")[2])
         return described if not class_name else _as_class(described, class_name)
     known = pipeline_class(class_name) if class_name else None
@@ -112,8 +123,7 @@ def describe_model(model: str, class_name: str, where: str) -> PipelineDescripti
         DiffoptError: it is a directory that holds no pipeline, or neither on disk nor of a known class.
     """
     if model and Path(model).is_dir():
-        described = describe_directory(model)
-        return described if not class_name else _as_class(described, class_name)
+        return describe_directory(model, class_name=class_name)
     try:
         return describe_hub(model, class_name)
     except DiffoptError as error:
@@ -192,6 +202,18 @@ def snapshot(model_id: str, cache_folder: Path) -> Path | None:
     return found[0].parent if found else None
 
 
+def _check_class(name: str, root: Path) -> None:
+    """Refuse a saved class that the installed diffusers does not have."""
+    if pipeline_class(name) is not None:
+        return
+    near = difflib.get_close_matches(name, pipeline_classes(), 1, 0.5)
+    raise DiffoptError(
+        f"the installed diffusers has no pipeline class {name!r}",
+        where=str(root / "model_index.json"),
+        hint=(f"the nearest is {near[0]}; " if near else "") + "read it as another with --set pipeline_class=NAME",
+    )
+
+
 def _as_class(described: PipelineDescription, class_name: str) -> PipelineDescription:
     """Read a saved pipeline as another class: its own call defaults, the components that stand in the index."""
     own = described.pipeline_class.rpartition(".")[2]
@@ -224,6 +246,8 @@ def _size(known: PipelineClass | None, index: ModelIndex, sized: bool) -> tuple[
     configs = {part.name: part.config for part in index.components}
     denoiser: Mapping[str, JSON] = configs.get("unet") or configs.get("transformer") or {}
     blocks = configs.get("vae", {}).get("block_out_channels")
+    if isinstance(blocks, list) and len(blocks) > MOST_BLOCKS:
+        raise DiffoptError(f"a VAE of {len(blocks)} blocks is none", where=f"{index.pipeline_class}: vae/config.json")
     scale = 2 ** (len(blocks) - 1) if isinstance(blocks, list) and blocks else 8
     sample = denoiser.get("sample_size")
     if isinstance(sample, list) and len(sample) == 2 and all(isinstance(s, int) for s in sample):

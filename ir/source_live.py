@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from pathlib import PurePath
 from typing import Any
 
 from diffopt.ir.description import JSON, Adapter, ComponentDescription, PipelineDescription, Present
@@ -105,11 +106,11 @@ def _place(live: Any) -> str:
     """Return where the pipeline was loaded from; empty where that is not known."""
     for holder in (live.config, live):
         found = getattr(holder, "_name_or_path", None) or getattr(holder, "name_or_path", None)
-        if isinstance(found, str) and found:
-            return found
+        if isinstance(found, str | PurePath) and str(found):
+            return str(found)
     config = live.config
     found = config.get("_name_or_path") if isinstance(config, Mapping) else None
-    return found if isinstance(found, str) else ""
+    return str(found) if isinstance(found, str | PurePath) else ""
 
 
 def _name(place: str, class_name: str) -> str:

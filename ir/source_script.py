@@ -87,5 +87,5 @@ def _distinct(described: list[PipelineDescription]) -> list[PipelineDescription]
     """Leave out descriptions that differ from an earlier one only in their places."""
     found: dict[str, PipelineDescription] = {}
     for item in described:
-        found.setdefault(repr(replace(item, spans={})), item)
+        found.setdefault(repr(replace(item, spans={}, assumptions=())), item)
     return list(found.values())

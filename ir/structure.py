@@ -89,6 +89,13 @@ class _Builder:
             module.attributes["source"] = d.to_attribute(description.source)
         if description.spans:
             module.attributes["spans"] = d.to_attribute({name: str(span) for name, span in description.spans.items()})
+        if description.assumptions:
+            module.attributes["assumptions"] = d.to_attribute(
+                [
+                    {"name": a.name, "span": str(a.span) if a.span else "", "text": a.text}
+                    for a in description.assumptions
+                ]
+            )
         return module
 
     def _refuse(self) -> None:

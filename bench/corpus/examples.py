@@ -19,6 +19,7 @@ class Row:
         pipelines: how many it builds and calls.
         unknowns: what stays unknown in it, with the line.
         reason: of the refusal; empty for one that lifts.
+        assumptions: what was read though the block does not prove it.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Row:
     pipelines: int
     unknowns: tuple[str, ...] = ()
     reason: str = ""
+    assumptions: tuple[str, ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -49,19 +51,28 @@ def rows() -> Iterator[Row]:
             for d in found
             for u in d.unknowns
         ]
-        yield Row(name, f"{place}:{line}", len(found), unknowns=tuple(unknowns))
+        assumed = tuple(dict.fromkeys(a.text for d in found for a in d.assumptions))
+        yield Row(name, f"{place}:{line}", len(found), unknowns=tuple(unknowns), assumptions=assumed)
 
 
 def table(found: Sequence[Row]) -> str:
     """Return the table that `make corpus` prints."""
-    lines = [f"{'class':52} {'lifted':9} {'pipelines':>9}  what is left"]
+    lines = [f"{'class':52} {'lifted':27} {'pipelines':>9}  what is left, or assumed"]
     for row in found:
-        state = "refused" if row.reason else "whole" if row.complete else "in part"
-        lines.append(f"{row.name:52} {state:9} {row.pipelines:9}  {row.reason or '; '.join(row.unknowns)}".rstrip())
-    count = Counter("refused" if row.reason else "whole" if row.complete else "in part" for row in found)
-    share = 100 * count["whole"] / max(1, len(found))
+        state, assumed = _state(row), len(row.assumptions)
+        if assumed and state == "whole":
+            state = f"whole, with {assumed} assumption{'s' if assumed > 1 else ''}"
+        said = row.reason or "; ".join((*row.unknowns, *(f"assumed: {text}" for text in row.assumptions)))
+        lines.append(f"{row.name:52} {state:27} {row.pipelines:9}  {said}".rstrip())
+    count = Counter(map(_state, found))
+    proven = sum(row.complete and not row.assumptions for row in found)
+    share, sure = (100 * number / max(1, len(found)) for number in (count["whole"], proven))
     lines.append(
-        f"{len(found)} code blocks: {count['whole']} lift whole ({share:.1f} %), {count['in part']} in part, "
-        f"{count['refused']} refused"
+        f"{len(found)} code blocks: {count['whole']} lift whole ({share:.1f} %), {proven} of them without any "
+        f"assumption ({sure:.1f} %), {count['in part']} in part, {count['refused']} refused"
     )
     return "\n".join(lines)
+
+
+def _state(row: Row) -> str:
+    return "refused" if row.reason else "whole" if row.complete else "in part"

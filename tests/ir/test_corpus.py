@@ -55,6 +55,7 @@ def seen(described: PipelineDescription, folder: Path) -> dict[str, object]:
         "adapters": [[a.kind, a.model, a.weight_name, a.name, a.scale, a.fused] for a in described.adapters],
         "present": [f"{p.target}.{p.name}" for p in described.present],
         "arguments": dict(described.arguments),
+        "assumptions": [f"{a.name} {place(a.span, folder)}" for a in described.assumptions],
         "unknowns": [f"{u.name} {place(u.span, folder)}: {u.reason}" for u in described.unknowns],
     }
     return {key: value for key, value in found.items() if value not in ("", [], {}, 1)}
