@@ -199,7 +199,8 @@ def test_emit_prints_python_that_compiles(capsys: pytest.CaptureFixture[str]) ->
 
 def test_passes_lists_every_pass_and_shows_one(capsys: pytest.CaptureFixture[str]) -> None:
     listed = printed(capsys, "passes")
-    assert [line.split()[0] for line in listed.splitlines()][:2] == ["reduce-steps", "guidance-window"]
+    names = [line.split()[0] for line in listed.splitlines()]
+    assert names.index("reduce-steps") < names.index("guidance-window") < names.index("export")
     assert "stop: float = 0.6" in printed(capsys, "passes", "guidance-window")
     as_json = json.loads(printed(capsys, "passes", "--json"))
     assert {entry["name"] for entry in as_json} >= {"export", "quantize", "cache-features"}

@@ -38,7 +38,7 @@ def test_a_gpu_gets_no_cpu_engine(module: ModuleOp) -> None:
         assert "openvino" not in str(trace)
 
 
-def test_a_flow_matching_pipeline_keeps_its_own_solver(module: ModuleOp) -> None:
+def test_a_flow_matching_pipeline_gets_only_solvers_of_flows(module: ModuleOp) -> None:
     from diffopt.ir.dialect import scheduler_of
 
     flow = module.clone()
@@ -46,7 +46,8 @@ def test_a_flow_matching_pipeline_keeps_its_own_solver(module: ModuleOp) -> None
     scheduler.properties["class_name"] = type(scheduler.class_name)("diffusers.FlowMatchEulerDiscreteScheduler")
     proposed = RuleProposer().propose(flow, (), 4)
     assert not any(isinstance(run(trace, flow), Refusal) for trace in proposed)
-    assert 'solver="own"' in str(proposed[1])
+    assert 'solver="own"' in str(proposed[0]), "DEIS does not integrate flows"
+    assert 'solver="dpmsolver++"' in str(proposed[1])
 
 
 def test_count_limits_the_proposals(module: ModuleOp) -> None:
