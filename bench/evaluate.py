@@ -195,8 +195,8 @@ class Evaluator:
     ) -> Outcome:
         known = self._reference(split)
         first = candidate.images(known.prompts[:1], known.seeds[:1])
-        witnesses = candidate.witnesses()
         again = candidate.images(known.prompts[:1], known.seeds[:1])
+        witnesses = candidate.witnesses()  # after the second request: what remembers does nothing in the first
         if psnr(again, first)[0] < self.thresholds.near_psnr_median:
             candidate.refuse("the same prompt and seed give another image the second time")
         made = self._images(candidate, known, any_image)
