@@ -21,6 +21,7 @@ from diffopt.ir.script_imports import Imports, Pair, imports
 from diffopt.ir.script_insertion import NewLine, insert
 from diffopt.ir.script_lines import Edit, Lines, apply_edits, moved
 from diffopt.ir.script_notebook import notebook_edits, parse_notebook
+from diffopt.ir.script_order import carried, check_order
 from diffopt.ir.script_patch import unified_patch
 from diffopt.ir.script_pipelines import Pipelines
 from diffopt.ir.script_placement import Place, places
@@ -55,7 +56,8 @@ def emit_edits(
         bought: what each pass was measured to buy, for the comments, as `1.8x, 47 dB`.
 
     Raises:
-        DiffoptError: the script no longer fits the module, or builds its pipeline where nothing can be put in.
+        DiffoptError: the script no longer fits the module, or builds its pipeline where nothing can be put in,
+            carries an earlier patch with other passes, or sets up again what a pass changes.
     """
     offset = len(BYTE_ORDER_MARK) if source_text.startswith(BYTE_ORDER_MARK) else 0
     text = source_text[offset:]
@@ -123,7 +125,8 @@ def _edits(
         edits, complete = rewrite(pipelines, lines, choice, told, components(module)["pipeline"].class_name.data)
         if not complete:
             wanted_statements += (_call_defaults(wanted),) if wanted else ()
-        for part, found in _by_part(script, places(pipelines, choice)).items():
+        all_places = places(pipelines, choice)
+        for part, found in _by_part(script, all_places).items():
             own = [site.call for site in choice.sites if script.part(site.call) is part]
             first = min((*own, *(place.unit for place in found)), key=script.start)
             known = _imports(pipelines, lines, wanted_statements, first, bought)
@@ -131,9 +134,25 @@ def _edits(
             for place in found:
                 new = [_line(statement, place.pipe, engines, known, bought) for statement in wanted_statements]
                 edits += insert(script, lines, place, new)
+        if edits:
+            _check_carried(pipelines, choice)
+            check_order(pipelines, choice, all_places, wanted_statements)
     except RecursionError:
         raise DiffoptError("too involved to be edited", where=script.path) from None
     return tuple(comments_last(edits))
+
+
+def _check_carried(pipelines: Pipelines, choice: Choice) -> None:
+    """Refuse a script with statements of an earlier patch: what it had been before cannot be read off it."""
+    earlier = carried(pipelines, choice)
+    if earlier is not None:
+        where = pipelines.script.where(earlier)
+        line = where.rpartition(":")[2]
+        raise DiffoptError(
+            f"the script carries a patch of diffopt already (line {line})",
+            where=where,
+            hint="take it back with `git apply -R` first",
+        )
 
 
 def _by_part(script: Script, found: list[Place]) -> dict[Part, list[Place]]:

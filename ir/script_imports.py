@@ -48,7 +48,7 @@ def imports(script: Script, lines: Lines, needed: Mapping[Pair, str], first_use:
         at = script.start(anchor) if anchor is not None else -1
         new.setdefault(at, []).append((pair, alias, origin))
     edits = [_edit(script, part, lines, at, entries) for at, entries in sorted(new.items())]
-    return Imports(written, (*edits, *_stale(script, lines, top, needed)))
+    return Imports(written, tuple(edits))
 
 
 def _bound_names(part: Part) -> dict[str, set[str]]:
@@ -143,22 +143,3 @@ def _is_preface(line: cst.CSTNode) -> bool:
     if isinstance(first, cst.Expr):
         return isinstance(first.value, cst.SimpleString | cst.ConcatenatedString)
     return isinstance(first, cst.ImportFrom) and not _is_import(first)
-
-
-def _stale(
-    script: Script, lines: Lines, top: Iterable[cst.SimpleStatementLine], needed: Mapping[Pair, str]
-) -> list[Edit]:
-    """Return edits that take out imports of an earlier patch which nothing needs any more."""
-    edits = []
-    for line in top:
-        comment, statement = line.trailing_whitespace.comment, line.body[0]
-        if comment is None or not comment.value.startswith(MARK) or not isinstance(statement, cst.ImportFrom):
-            continue
-        if isinstance(statement.names, cst.ImportStar) or statement.module is None:
-            continue
-        module = script.code(statement.module)
-        if not any((module, alias.evaluated_name) in needed for alias in statement.names):
-            start = lines.statement_start(script.start(statement))
-            end = lines.line_end(script.end(statement))
-            edits.append(Edit(start, min(end + len(lines.newline(end)), len(script.text)), ""))
-    return edits

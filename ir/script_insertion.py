@@ -28,9 +28,9 @@ class NewLine:
 
 
 def insert(script: Script, lines: Lines, place: Place, new: Sequence[NewLine]) -> list[Edit]:
-    """Return the edits that put statements where a pipeline is complete, in place of those of an earlier patch."""
-    if place.ours:
-        return _replace(script, lines, place.ours, new)
+    """Return the edits that put statements where a pipeline is complete; none where an earlier patch has put them."""
+    if place.ours and [_bare(script.code(unit)) for unit in place.ours] == [_bare(line.code) for line in new]:
+        return []
     if place.hoist is None:
         return _after(script, lines, place.unit, new)
     start, end = outer_range(script, place.hoist)
@@ -107,19 +107,6 @@ def _last_call(code: str) -> tuple[int, list[str]]:
     ends = [*cuts[start], len(code) - 1]
     starts = [start, *(cut + 1 for cut in cuts[start])]
     return start, [code[i:j].strip() for i, j in zip(starts, ends, strict=True)]
-
-
-def _replace(script: Script, lines: Lines, ours: Sequence[Unit], new: Sequence[NewLine]) -> list[Edit]:
-    if [_bare(script.code(unit)) for unit in ours] == [_bare(line.code) for line in new]:
-        return []
-    edits = []
-    for index, unit in enumerate(ours):
-        start, end = lines.statement_start(script.start(unit)), lines.line_end(script.end(unit))
-        newline = lines.newline(end)
-        text = newline.join(_render(new, lines.indent(start), _deeper(script, unit))) if index == 0 else ""
-        last = min(end + len(newline), len(script.text)) if index else end
-        edits.append(Edit(start, last, text))
-    return edits
 
 
 def _bare(code: str) -> str:

@@ -13,7 +13,11 @@ if TYPE_CHECKING:
     from diffopt.ir.script_text import Script
 
 MARK = "# diffopt"
-"""How every comment of ours starts; it is also how our own lines are known again."""
+"""How every comment of ours starts."""
+
+PASS = r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*(?: \([^()]*\))?"
+OURS = re.compile(rf"{MARK}: {PASS}(?:, {PASS})*")
+"""A whole comment of ours: passes, and what each one bought. Statements with it may be ours, if they have our form."""
 
 NEWLINE = re.compile(r"\r\n?|\n")
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import libcst as cst
 
+from diffopt.ir.emit_statements import RUNTIME
 from diffopt.ir.errors import DiffoptError
 from diffopt.ir.script_choice import Choice
-from diffopt.ir.script_lines import MARK
-from diffopt.ir.script_names import BLOCKS, bindings
+from diffopt.ir.script_effects import Effects
+from diffopt.ir.script_lines import OURS
+from diffopt.ir.script_names import BLOCKS
 from diffopt.ir.script_parameters import callers
-from diffopt.ir.script_pipelines import FLUENT, Pipelines, Site
+from diffopt.ir.script_pipelines import Pipelines, Site
 
 Unit = cst.BaseSmallStatement | cst.BaseCompoundStatement
-DEFERRED = (cst.FunctionDef, cst.ClassDef, cst.Lambda)
 REPEATED = (cst.Lambda, cst.ListComp, cst.SetComp, cst.DictComp, cst.GeneratorExp, cst.IfExp, cst.BooleanOperation)
 
 
@@ -28,12 +29,14 @@ class Place:
         pipe: the pipeline there, as an expression of the script.
         hoist: the expression to give a name first, when the script gives it none.
         ours: statements of an earlier patch, which stand there already.
+        sites: where the pipelines are built that are complete here.
     """
 
     unit: Unit
     pipe: str
     hoist: cst.BaseExpression | None = None
     ours: tuple[Unit, ...] = ()
+    sites: tuple[Site, ...] = ()
 
 
 def places(pipelines: Pipelines, choice: Choice) -> list[Place]:
@@ -45,23 +48,55 @@ def places(pipelines: Pipelines, choice: Choice) -> list[Place]:
     return _Placement(pipelines, choice).places()
 
 
+def is_ours(pipelines: Pipelines, unit: cst.CSTNode) -> bool:
+    """Say whether a statement is of an earlier patch: it has our comment, and a form in which we write statements."""
+    script = pipelines.script
+    line = script.parents[unit]
+    if not isinstance(line, cst.SimpleStatementLine) or not _has_our_form(pipelines, unit):
+        return False
+    stack: list[cst.CSTNode] = [line]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, cst.Comment) and OURS.fullmatch(node.value):
+            return True
+        stack.extend(node.children)
+    return False
+
+
+def _has_our_form(pipelines: Pipelines, unit: cst.CSTNode) -> bool:
+    if isinstance(unit, cst.Expr) and isinstance(unit.value, cst.Call):
+        return pipelines.values.symbol(unit.value.func).startswith(f"{RUNTIME}.")
+    if not isinstance(unit, cst.Assign) or not isinstance(unit.value, cst.Call) or not unit.value.args:
+        return False
+    target, made, code = unit.targets[0].target, unit.value, pipelines.script.code
+    return (
+        isinstance(target, cst.Attribute)
+        and target.attr.value.endswith("scheduler")
+        and isinstance(made.func, cst.Attribute)
+        and made.func.attr.value == "from_config"
+        and code(made.args[0].value) == f"{code(target)}.config"
+    )
+
+
 class _Placement:
     """Finds places; holds what all its questions are about."""
 
     def __init__(self, pipelines: Pipelines, choice: Choice) -> None:
         self.pipelines, self.script = pipelines, pipelines.script
-        self.sites, self.calls = frozenset(choice.sites), frozenset(choice.calls)
-        self.order = choice.sites
+        self.effects = Effects(pipelines, choice)
+        self.sites, self.order = frozenset(choice.sites), choice.sites
 
     def places(self) -> list[Place]:
         targets = {site.target for site in self.order}
         homes = {self.script.enclosing(site.call, cst.FunctionDef) for site in self.order}
-        if len(self.order) > 1 and len(targets) == 1 and None not in targets and len(homes) == 1:
-            return [self._assigned(self._common_unit(), str(self.order[0].target))]
-        return [self._of_site(site) for site in self.order]
+        same = len(self.order) > 1 and len(targets) == 1 and None not in targets and len(homes) == 1
+        if same and not any(map(self._returns_at_once, self.order)):
+            return [replace(self._assigned(self._common_unit(), str(self.order[0].target)), sites=self.order)]
+        return [replace(self._of_site(site), sites=(site,)) for site in self.order]
 
     def _of_site(self, site: Site) -> Place:
         unit = self._unit(site.call)
+        unit = self._tried(site, unit) if site.target is not None else unit
         if site.target is not None:
             return self._returned(unit) or self._assigned(unit, site.target)
         if isinstance(unit, cst.Return) and unit.value is site.chained:
@@ -72,6 +107,53 @@ class _Placement:
     def _unit(self, node: cst.CSTNode) -> Unit:
         """Return the statement that holds an expression."""
         return next(a for a in self.script.ancestors(node) if isinstance(a, Unit))
+
+    def _tried(self, site: Site, unit: Unit) -> Unit:
+        """Return the outermost `try` around a statement in which another of its branches builds the pipeline too.
+
+        Raises:
+            DiffoptError: a branch goes on without a pipeline, or with something else for it.
+        """
+        found = unit
+        inner: cst.CSTNode = unit
+        for ancestor in self.script.ancestors(unit):
+            if isinstance(ancestor, cst.FunctionDef | cst.Lambda):
+                break
+            if isinstance(ancestor, cst.Try) and (inner is ancestor.body or isinstance(inner, cst.ExceptHandler)):
+                blocks = [ancestor.body, *(handler.body for handler in ancestor.handlers)]
+                builds = [self._builds(site, block) and not self._leaves(block) for block in blocks]
+                if sum(builds) > 1:
+                    found = ancestor
+                    for block, built in zip(blocks, builds, strict=True):
+                        if not built and not self._leaves(block):
+                            raise DiffoptError(
+                                "the pipeline is built in some branches of a `try` and not in this one",
+                                where=self.script.where(block),
+                                hint="build it in every branch, or raise",
+                            )
+            inner = ancestor
+        return found
+
+    def _builds(self, site: Site, block: cst.CSTNode) -> bool:
+        """Say whether a block gives a pipeline to the same name."""
+        return any(
+            other.target == site.target and any(a is block for a in self.script.ancestors(other.call))
+            for other in self.pipelines.sites.values()
+        )
+
+    def _returns_at_once(self, site: Site) -> bool:
+        """Say whether a pipeline is returned from the branch in which it is built."""
+        block = next(a for a in self.script.ancestors(site.call) if isinstance(a, BLOCKS))
+        inside = not isinstance(self.script.parents.get(block), cst.FunctionDef)
+        return inside and isinstance(block, cst.BaseSuite) and self._leaves(block)
+
+    def _leaves(self, block: cst.BaseSuite) -> bool:
+        """Say whether a block ends by going elsewhere."""
+        last = block.body[-1]
+        ends = last.body[-1] if isinstance(last, cst.SimpleStatementLine) else last
+        if isinstance(ends, cst.Expr) and isinstance(ends.value, cst.Call):
+            return self.pipelines.values.symbol(ends.value.func) in ("sys.exit", "os._exit", "builtins.exit")
+        return isinstance(ends, cst.Raise | cst.Return | cst.Continue | cst.Break)
 
     def _common_unit(self) -> Unit:
         """Return the innermost statement that holds all sites."""
@@ -86,10 +168,10 @@ class _Placement:
         last: Unit = unit
         ours: list[Unit] = []
         for follower in self._followers(unit):
-            role = self._role(follower)
+            role = self.effects.role(follower)
             if isinstance(follower, cst.Return) and role == "use" and self._is_set_up_further(follower.value):
                 return Place(follower, pipe, hoist=follower.value)
-            if role == "set-up" and self._is_ours(follower):
+            if role == "set-up" and is_ours(self.pipelines, follower):
                 ours.append(follower)
                 continue
             if role == "use":
@@ -107,13 +189,14 @@ class _Placement:
         if len(found) != 1 or not self.pipelines.of(found[0]) & self.sites:
             return None
         statement = self._unit(found[0])
-        if not isinstance(statement, cst.Assign) or statement.value is not found[0]:
+        if not isinstance(statement, cst.Assign) or not self.pipelines.of(statement.value) & self.sites:
             return None
         target = statement.targets[0].target
         if not isinstance(target, cst.Name | cst.Attribute):
             return None
         place = self._assigned(statement, self.script.code(target))
-        return place if place.unit is not statement or place.ours else None
+        wrapped = statement.value is not found[0] and self.effects.role(statement) == "set-up"
+        return place if wrapped or place.unit is not statement or place.ours else None
 
     def _followers(self, unit: Unit) -> Iterator[Unit]:
         """Yield the statements behind one in its block."""
@@ -126,73 +209,9 @@ class _Placement:
                     yield follower
                 found = found or follower is unit
 
-    def _is_ours(self, unit: Unit) -> bool:
-        line = self.script.parents[unit]
-        if not isinstance(line, cst.SimpleStatementLine):
-            return False
-        # a line of the user's in which an argument was changed carries our comment too, and stays the user's
-        if isinstance(unit, cst.Assign) and not isinstance(unit.targets[0].target, cst.Attribute):
-            return False
-        inside = (node for node in self._inside(line) if isinstance(node, cst.Comment))
-        return any(comment.value.startswith(MARK) for comment in inside)
-
     def _is_set_up_further(self, node: cst.BaseExpression | None) -> bool:
         """Say whether a returned expression is the pipeline after one more call, as in `return pipe.to("cpu")`."""
         return isinstance(node, cst.Call) and bool(self.pipelines.of(node) & self.sites)
-
-    def _role(self, unit: Unit) -> str:
-        """Say what a statement does with the pipeline: `use` it, `set-up`, or nothing that matters."""
-        if isinstance(unit, cst.FunctionDef | cst.ClassDef):
-            return ""
-        mentions = [node for node in self._inside(unit) if self._holds(node)]
-        roles = {"use" if self.script.enclosing(node, cst.Return) else self._mention(node) for node in mentions}
-        if any(node in self.calls for node in self._inside(unit)):
-            roles.add("use")
-        return next((role for role in ("use", "set-up") if role in roles), "")
-
-    def _inside(self, unit: cst.CSTNode) -> Iterator[cst.CSTNode]:
-        stack: list[cst.CSTNode] = [unit]
-        while stack:
-            node = stack.pop()
-            yield node
-            if not isinstance(node, DEFERRED):
-                stack.extend(node.children)
-
-    def _holds(self, node: cst.CSTNode) -> bool:
-        if not isinstance(node, cst.Name | cst.Attribute | cst.Subscript):
-            return False
-        return bool(self.pipelines.of(node) & self.sites)
-
-    def _mention(self, node: cst.CSTNode) -> str:
-        parent = self.script.parents[node]
-        if isinstance(parent, cst.Arg):
-            call = self.script.parents[parent]
-            return "use" if isinstance(call, cst.Call) and self._is_local(call) else "set-up"
-        if isinstance(parent, cst.Return | cst.Yield):
-            return "use"
-        if isinstance(parent, cst.AssignTarget):
-            return "set-up"
-        outer: cst.CSTNode = node
-        while isinstance(self.script.parents[outer], cst.Attribute | cst.Subscript):
-            outer = self.script.parents[outer]
-        if outer is node:
-            return ""
-        holder = self.script.parents[outer]
-        if isinstance(holder, cst.AssignTarget | cst.AugAssign | cst.Del):
-            return "set-up"
-        if isinstance(holder, cst.Call) and holder.func is outer:
-            if isinstance(self.script.parents[holder], cst.Expr):
-                return "set-up"
-            return "set-up" if isinstance(outer, cst.Attribute) and outer.attr.value in FLUENT else ""
-        return ""
-
-    def _is_local(self, call: cst.Call) -> bool:
-        """Say whether a call goes to a function of the script (which may use the pipeline) or makes another of it."""
-        if call in self.pipelines.sites:
-            return True
-        if isinstance(call.func, cst.Name):
-            return any(isinstance(b.node, cst.FunctionDef | cst.ClassDef) for b in bindings(self.script, call.func))
-        return isinstance(call.func, cst.Attribute) and call.func.attr.value in self.pipelines.methods
 
     def _fresh_name(self) -> str:
         used = {name.value for name in self.script.all(cst.Name)}
