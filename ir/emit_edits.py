@@ -22,6 +22,7 @@ from diffopt.ir.script_insertion import NewLine, insert
 from diffopt.ir.script_lines import Edit, Lines, apply_edits, moved
 from diffopt.ir.script_notebook import notebook_edits, parse_notebook
 from diffopt.ir.script_order import carried, check_order
+from diffopt.ir.script_outcome import check_outcome
 from diffopt.ir.script_patch import unified_patch
 from diffopt.ir.script_pipelines import Pipelines
 from diffopt.ir.script_placement import Place, places
@@ -137,6 +138,8 @@ def _edits(
         if edits:
             _check_carried(pipelines, choice)
             check_order(pipelines, choice, all_places, wanted_statements)
+            given = {item.keyword: item.value for item in wanted} if complete else {}
+            check_outcome(pipelines, choice, comments_last(edits), module, given)
     except RecursionError:
         raise DiffoptError("too involved to be edited", where=script.path) from None
     return tuple(comments_last(edits))

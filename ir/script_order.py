@@ -44,12 +44,11 @@ def check_order(pipelines: Pipelines, choice: Choice, places: Sequence[Place], s
 
 def carried(pipelines: Pipelines, choice: Choice) -> cst.CSTNode | None:
     """Return the first statement on the pipeline that an earlier patch has put in."""
-    sites = set(choice.sites)
-    for kind in (cst.Expr, cst.Assign):
-        for unit in pipelines.script.all(kind):
-            if is_ours(pipelines, unit) and any(pipelines.of(node) & sites for node in _named(unit)):
-                return unit
-    return None
+    sites, script = set(choice.sites), pipelines.script
+    units = sorted((*script.all(cst.Expr), *script.all(cst.Assign)), key=script.start)
+    return next(
+        (u for u in units if is_ours(pipelines, u) and any(pipelines.of(node) & sites for node in _named(u))), None
+    )
 
 
 def _named(unit: cst.CSTNode) -> Iterator[cst.CSTNode]:

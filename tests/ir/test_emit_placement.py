@@ -8,6 +8,10 @@ import pytest
 
 from diffopt.ir.emit_edits import apply_edits, emit_edits
 from diffopt.ir.errors import DiffoptError
+from diffopt.ir.script_choice import choose
+from diffopt.ir.script_outcome import check_outcome
+from diffopt.ir.script_pipelines import Pipelines
+from diffopt.ir.script_text import parse_script
 from tests.ir.test_emit_edits import SCRIPTS, check_laws, optimized
 
 PLACE = SCRIPTS / "written_here.py.txt"
@@ -143,6 +147,15 @@ def test_other_passes_on_a_patched_script_are_refused_and_the_same_change_nothin
     with pytest.raises(DiffoptError, match="carries a patch of diffopt already"):
         emit_edits(optimized(once, PLACE, "export{backend=openvino}"), once, path=PLACE)
     assert emit_edits(optimized(text, PLACE, f"{STEPS},quantize"), once, path=PLACE) == ()
+
+
+def test_edits_that_would_not_make_the_scheduler_of_the_module_are_refused() -> None:
+    text = f'{HEAD}pipe = StableDiffusionPipeline.from_pretrained("model")\npipe("a", num_inference_steps=20)\n'
+    module, pipelines = optimized(text, PLACE, STEPS), Pipelines(parse_script(text, PLACE))
+    with pytest.raises(DiffoptError, match="with the edits made, the scheduler would be"):
+        check_outcome(pipelines, choose(pipelines), (), module, {})
+    with pytest.raises(DiffoptError, match="would have num_inference_steps=20, not 3"):
+        check_outcome(pipelines, choose(pipelines), (), module, {"num_inference_steps": 3})
 
 
 TRIED = """\
