@@ -283,15 +283,15 @@ def _emit(options: argparse.Namespace) -> int:
 
     source = lift(options.source, _settings(options))
     say_assumed(source.module)
-    module = applied(Trace.parse(options.passes), source.module)
+    trace = Trace.parse(options.passes)
     if not options.patch:
-        sys.stdout.write(emit_pipeline(module))
+        sys.stdout.write(emit_pipeline(applied(trace, source.module)))
         return 0
     if source.kind != "script":
         raise DiffoptError("only a script can be patched", where=options.source, hint="leave --patch out")
-    from diffopt.packing import script_patch
+    from diffopt.packing import patch_of_trace
 
-    sys.stdout.write(script_patch(module, source, engines=Path("engines")))
+    sys.stdout.write(patch_of_trace(trace, source, _settings(options), engines=Path("engines")))
     return 0
 
 

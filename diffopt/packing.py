@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffopt.artifact import Artifact, installed_version, write_artifact
+from diffopt.ir.dialect import steps_of
 from diffopt.ir.emit_edits import emit_project_edits
 from diffopt.ir.emit_pipeline import emit_pipeline
+from diffopt.ir.errors import DiffoptError
 from diffopt.ir.script_patch import project_patch
 from diffopt.passes.base import registry
-from diffopt.passes.pipeline import Trace
+from diffopt.passes.pipeline import Trace, applied
+from diffopt.sources import lift
 
 if TYPE_CHECKING:
     from xdsl.dialects.builtin import ModuleOp
@@ -55,6 +58,26 @@ def pack(
         "images": [images / "images.json", *shown] if shown else [],
     }
     return write_artifact(out, manifest, files, folders)
+
+
+def patch_of_trace(trace: Trace, source: Source, settings: Mapping[str, str], *, engines: Path) -> str:
+    """Return the patch that brings passes into a script; empty where a patch has brought the same ones already.
+
+    Raises:
+        DiffoptError: a pass refuses, or the script cannot be patched.
+    """
+    try:
+        return script_patch(applied(trace, source.module), source, engines=engines)
+    except DiffoptError as refused:
+        # in a script that is patched already there are no steps left to take away; from one more, the same comes out
+        more = {**settings, "steps": str(steps_of(source.module) + 1)}
+        try:
+            again = script_patch(applied(trace, lift(source.name, more).module), source, engines=engines)
+        except DiffoptError:
+            again = "not the same"
+        if again:
+            raise refused from None
+        return ""
 
 
 def script_patch(winner: ModuleOp, source: Source, *, engines: Path, bought: Mapping[str, str] | None = None) -> str:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+import shutil
+from pathlib import Path
 
 import pytest
 
+from diffopt.cli import main
 from diffopt.ir.emit_edits import apply_edits, emit_edits
 from diffopt.ir.errors import DiffoptError
 from diffopt.ir.script_choice import choose
@@ -147,6 +150,22 @@ def test_other_passes_on_a_patched_script_are_refused_and_the_same_change_nothin
     with pytest.raises(DiffoptError, match="carries a patch of diffopt already"):
         emit_edits(optimized(once, PLACE, "export{backend=openvino}"), once, path=PLACE)
     assert emit_edits(optimized(text, PLACE, f"{STEPS},quantize"), once, path=PLACE) == ()
+
+
+def test_the_same_trace_on_its_own_patched_script_gives_an_empty_patch(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(SCRIPTS / "model", tmp_path / "model")
+    script = tmp_path / "paint.py"
+    text = f'{HEAD}pipe = StableDiffusionPipeline.from_pretrained("model")\npipe("a", num_inference_steps=20)\n'
+    trace = "reduce-steps{steps=8},guidance-window{stop=0.5}"
+    script.write_text(apply_edits(text, emit_edits(optimized(text, PLACE, trace), text, path=PLACE)))
+    command = ["emit", str(script), "--patch", "--passes"]
+    assert main([*command, trace]) == 0
+    assert capsys.readouterr().out == ""
+    for other in ("reduce-steps{steps=9}", "reduce-steps{steps=8 solver=unipc}"):
+        assert main([*command, other]) == 2
+        assert "are no fewer than the 8 there are" in capsys.readouterr().err
 
 
 def test_edits_that_would_not_make_the_scheduler_of_the_module_are_refused() -> None:
