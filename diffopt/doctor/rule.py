@@ -73,10 +73,10 @@ class Rule(LintRule):
         position = self.get_metadata(PositionProvider, at) if at is not None else None
         self.report(node, f"{self.id} {message}", position=position, replacement=replacement)
 
-    def flag_call(self, facts: Facts, call: cst.Call, message: str) -> None:
+    def flag_call(self, facts: Facts, call: cst.Call, message: str, fix: bool = True) -> None:
         """Report a call that had better not be there; the fix takes it out where it is a statement of its own."""
         line = facts.statement(call)
-        if line is not None and facts.is_statement(call):
+        if fix and line is not None and facts.is_statement(call):
             self.flag(line, message, without_statement(line, facts.script.parents.get(line)), at=call)
         else:
             self.flag(call, message)
