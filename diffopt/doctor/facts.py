@@ -84,6 +84,15 @@ class Facts:
                     found.append(Change(held[0], held[1], statement.value, statement))
         return tuple(found)
 
+    @cached_property
+    def comments(self) -> dict[int, tuple[bool, str]]:
+        """Comments by the line they stand in, and whether each has the line for itself."""
+        found = {}
+        for comment in self.script.all(cst.Comment):
+            empty = isinstance(self.script.parents.get(comment), cst.EmptyLine)
+            found[self.script.line(comment)] = (empty, comment.value)
+        return found
+
     def site(self, node: cst.BaseExpression) -> Site | None:
         """Return the one pipeline an expression holds; `None` if there is none or it may be several."""
         found = self.pipelines.of(node)
