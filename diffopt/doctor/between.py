@@ -12,6 +12,9 @@ HARMLESS = ("enable_", "disable_", "set_", "load_")
 SETTINGS = frozenset({"dtype", "torch_dtype", "variant", "revision", "cache_dir", "token", "subfolder"})
 """Arguments of a loader that hold nothing of the pipeline."""
 
+ANYTHING = ("exec", "eval", "globals", "locals")
+"""Functions that may get at a pipeline without its name."""
+
 
 def used_between(facts: Facts, site: Site, first: cst.CSTNode, last: cst.CSTNode | None = None) -> bool:
     """Say whether anything of a pipeline may be used behind `first`, before `last`.
@@ -69,7 +72,7 @@ def _handed_on(facts: Facts, node: cst.CSTNode) -> bool:
 def _tainted(facts: Facts, site: Site, mentions: set[cst.CSTNode]) -> set[str]:
     """Return the names that may hold something of a pipeline, or use it when they are called."""
     script = facts.script
-    tainted = set[str]()
+    tainted = set(ANYTHING)
     for index, arg in enumerate(site.call.args):
         word = arg.keyword.value if arg.keyword is not None else ""
         if word in SETTINGS or (index == 0 and site.loader in ("from_pretrained", "from_single_file")):
@@ -98,7 +101,7 @@ def _may_hold(facts: Facts, name: cst.Name) -> bool:
 
 
 def _receivers(facts: Facts, name: cst.Name) -> set[str]:
-    """Return the names that the statement, function or class around a name gives it to."""
+    """Return the names that the statement, function or class around a name, or a method it is handed to, gives it to."""
     found = set[str]()
     inner: cst.CSTNode = name
     for around in facts.script.ancestors(name):
@@ -113,10 +116,17 @@ def _receivers(facts: Facts, name: cst.Name) -> set[str]:
                 found |= {n.value for n in inside(around.target) if isinstance(n, cst.Name)}
             case cst.WithItem() if around.asname is not None and around.item is inner:
                 found |= {n.value for n in inside(around.asname.name) if isinstance(n, cst.Name)}
+            case cst.Call(func=cst.Attribute()) if around.func is not inner:
+                found |= {n.value for n in inside(around.func.value) if isinstance(n, cst.Name) and _keeps(facts, n)}
             case cst.FunctionDef() | cst.ClassDef():
                 found.add(around.name.value)
         inner = around
     return found
+
+
+def _keeps(facts: Facts, name: cst.Name) -> bool:
+    """Say whether an object may keep what its methods are given: all but imported modules and classes."""
+    return not facts.symbol(name)
 
 
 def _harmless(facts: Facts, node: cst.CSTNode, mentions: set[cst.CSTNode], calls: bool) -> bool:
@@ -124,7 +134,9 @@ def _harmless(facts: Facts, node: cst.CSTNode, mentions: set[cst.CSTNode], calls
     parents = facts.script.parents
     parent = parents.get(node)
     statement = facts.script.enclosing(node, cst.Assign)
-    if statement is not None and all(_scheduler(target.target) for target in statement.targets):
+    replaces = statement is not None and all(_scheduler(target.target) for target in statement.targets)
+    # `pipe.scheduler = X.from_config(pipe.scheduler.config)`; a helper that is given the pipeline may do anything
+    if replaces and isinstance(parent, cst.Attribute) and (parent.attr.value == "scheduler" or parent in mentions):
         return True
     if isinstance(parent, cst.Attribute) and parent.attr is node:
         return True  # `other.pipe` is the name of something else; what holds the pipeline is looked at by itself

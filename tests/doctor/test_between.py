@@ -14,6 +14,8 @@ from here import helper, load_image, Runner
 unet = UNet2DConditionModel.from_pretrained("model", subfolder="unet")
 pipe = StableDiffusionPipeline.from_pretrained("model", unet=unet)
 part = pipe.vae
+kept = []
+kept.append(pipe)
 def encode():
     return pipe.encode_prompt("x", "cuda", 1, True)
 """
@@ -30,6 +32,9 @@ USES = [
     "part.decode(torch.zeros(1, device='cuda'))",
     "unet(torch.zeros(1).to('cuda'), 1)",
     "encode()",
+    "kept[0]('a cat')",
+    "exec('pipe(1)')",
+    "pipe.scheduler = helper(pipe)",
     "pipe.unet.enable_gradient_checkpointing(), pipe.vae.decode(1)",
     "if helper: pipe('a cat')",
     "pipe.vae = helper(pipe.vae)",
