@@ -116,8 +116,8 @@ def _receivers(facts: Facts, name: cst.Name) -> set[str]:
                 found |= {n.value for n in inside(around.target) if isinstance(n, cst.Name)}
             case cst.WithItem() if around.asname is not None and around.item is inner:
                 found |= {n.value for n in inside(around.asname.name) if isinstance(n, cst.Name)}
-            case cst.Call(func=cst.Attribute()) if around.func is not inner:
-                found |= {n.value for n in inside(around.func.value) if isinstance(n, cst.Name) and _keeps(facts, n)}
+            case cst.Call(func=cst.Attribute(value=holder)) if around.func is not inner:
+                found |= {n.value for n in inside(holder) if isinstance(n, cst.Name) and _keeps(facts, n)}
             case cst.FunctionDef() | cst.ClassDef():
                 found.add(around.name.value)
         inner = around

@@ -46,10 +46,6 @@ def read(path: str) -> str:
     if path.endswith(".ipynb"):
         hint = "export it first: jupyter nbconvert --to script"
         raise DiffoptError("a notebook; the doctor reads .py scripts", where=path, hint=hint)
-    with contextlib.suppress(OSError, ValueError):  # read_script says it better
-        mode = os.stat(path).st_mode
-        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-            raise DiffoptError("not a regular file", where=path, hint="give a .py file")
     from diffopt.ir.script_text import read_script
 
     return read_script(path)
