@@ -84,26 +84,22 @@ def _report(options: argparse.Namespace, active: list[type[Rule]], files: list[s
     changes: list[str] = []
     failures: dict[str, str] = {}
     for file in files:
+        found: list[Finding] = []
         try:
             text = read(file)
             found = lint(text, file, active)
-            if options.fix or options.diff:
-                after = fixed(text, file, active)
-                changes += difference(text, after, file)
-                if after != text and not options.diff:
-                    # what is left is found before anything is written
-                    found, before = lint(after, file, active), found
-                    try:
-                        write(Path(file), text, after)
-                    except DiffoptError:
-                        findings += before
-                        raise
-                    mended.append(file)
-            findings += found
+            after = fixed(text, file, active) if options.fix or options.diff else text
+            changes += difference(text, after, file)
+            if after != text and not options.diff:
+                left = lint(after, file, active)
+                write(Path(file), text, after)
+                found = left
+                mended.append(file)
         except DiffoptError as error:
             where = error.where.replace(file, shown(file))
             failures[file] = shown(str(DiffoptError(error.message, where, error.hint)))
             sys.stderr.write(f"diffopt: {failures[file]}\n")
+        findings += found
     if options.json:
         report = to_json(findings, files, mended, failures)
         sys.stdout.write(dumped({**report, "diff": "".join(changes)} if options.diff else report))
@@ -115,8 +111,7 @@ def _report(options: argparse.Namespace, active: list[type[Rule]], files: list[s
         sys.stdout.writelines(f"{line}\n" for line in text_lines(findings, len(files) - len(failures), len(mended)))
     if failures:
         return 2
-    left = bool(changes) if options.diff and not options.json else bool(findings)
-    return 1 if left else 0
+    return 1 if (changes if options.diff and not options.json else findings) else 0
 
 
 def difference(before: str, after: str, path: str) -> list[str]:
