@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 import difflib
 import sys
-from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from diffopt.doctor.files import read, relative, scripts, shown, write
 from diffopt.ir.errors import DiffoptError
+
+if TYPE_CHECKING:
+    from diffopt.doctor.rule import Rule
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,8 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print one JSON object on standard output")
     form.add_argument("--sarif", action="store_true", help="print a SARIF 2.1.0 log on standard output")
-    parser.add_argument("--select", metavar="RULES", default="", help="only these: DIFF001,DIFF008 or their names")
-    parser.add_argument("--ignore", metavar="RULES", default="", help="all but these")
+    parser.add_argument("--select", metavar="RULES", help="only these: DIFF001,DIFF008 or their names")
+    parser.add_argument("--ignore", metavar="RULES", help="all but these")
     parser.add_argument("--rules", action="store_true", help="list the rules")
     parser.add_argument("--explain", metavar="RULE", help="say what a rule does, and why")
 
@@ -35,73 +39,85 @@ def run(options: argparse.Namespace) -> int:
         import fixit  # noqa: F401
     except ImportError:
         raise DiffoptError("the doctor needs Fixit", hint="pip install 'fixit>=2.1'") from None
-    from diffopt.doctor.output import dumped, text_lines, to_json, to_sarif
     from diffopt.doctor.page import section, summary_of
-    from diffopt.doctor.rule import Rule
-    from diffopt.doctor.runner import Finding, fixed, lint, read, rules, write
-
-    def chosen(text: str) -> list[type[Rule]]:
-        names = [name.strip() for name in text.split(",") if name.strip()]
-        found = {name: rule for rule in rules() for name in (rule.id, rule.__name__)}
-        if unknown := [name for name in names if name not in found]:
-            raise DiffoptError(f"no rule {unknown[0]!r}", hint="diffopt doctor --rules lists them")
-        return [found[name] for name in names]
+    from diffopt.doctor.runner import rules
 
     if options.rules:
         for rule in rules():
             fix = "fix" if rule.AUTOFIX else "   "
             sys.stdout.write(f"{rule.id}  {rule.severity:7}  {fix}  {rule.__name__:26}  {summary_of(rule)}\n")
         return 0
-    if options.explain:
-        sys.stdout.write(section(chosen(options.explain)[0]))
+    if options.explain is not None:
+        sys.stdout.write("\n".join(section(rule) for rule in _chosen(options.explain, "--explain")))
         return 0
     if not options.scripts:
         raise DiffoptError("no script given", hint="diffopt doctor SCRIPT...")
-    left_out = chosen(options.ignore)
-    active = [rule for rule in (chosen(options.select) or rules()) if rule not in left_out]
-    files = list(scripts(options.scripts))
+    if options.diff and options.sarif:
+        raise DiffoptError("--diff and --sarif do not go together", hint="--diff --json holds both findings and diff")
+    left_out = [] if options.ignore is None else _chosen(options.ignore, "--ignore")
+    selected = rules() if options.select is None else _chosen(options.select, "--select")
+    active = [rule for rule in selected if rule not in left_out]
+    if not active:
+        raise DiffoptError("--ignore leaves out every rule that is selected", hint="select another, or ignore fewer")
+    return _report(options, active, list(scripts(options.scripts)))
+
+
+def _chosen(text: str, option: str) -> list[type[Rule]]:
+    from diffopt.doctor.runner import rules
+
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    found = {name: rule for rule in rules() for name in (rule.id, rule.__name__)}
+    if unknown := [name for name in names if name not in found]:
+        raise DiffoptError(f"no rule {unknown[0]!r}", hint="diffopt doctor --rules lists them")
+    if not names:
+        raise DiffoptError(f"{option} names no rule", hint="diffopt doctor --rules lists them")
+    return list(dict.fromkeys(found[name] for name in names))
+
+
+def _report(options: argparse.Namespace, active: list[type[Rule]], files: list[str]) -> int:
+    """Lint and fix file by file; one that cannot be read or written keeps no other from its turn."""
+    from diffopt.doctor.output import dumped, text_lines, to_json, to_sarif
+    from diffopt.doctor.runner import Finding, fixed, lint
+
     findings: list[Finding] = []
     mended: list[str] = []
-    texts = [(file, read(file)) for file in files]
-    for file, text in texts:
-        if options.fix or options.diff:
-            after = fixed(text, file, active)
-            if after != text:
+    changes: list[str] = []
+    failures: dict[str, str] = {}
+    for file in files:
+        found: list[Finding] = []
+        try:
+            text = read(file)
+            found = lint(text, file, active)
+            after = fixed(text, file, active) if options.fix or options.diff else text
+            changes += difference(text, after, file)
+            if after != text and not options.diff:
+                left = lint(after, file, active)
+                write(Path(file), text, after)
+                found = left
                 mended.append(file)
-            if options.diff:
-                sys.stdout.writelines(difference(text, after, file))
-                continue
-            if after != text:
-                write(Path(file), after)
-            text = after
-        findings += lint(text, file, active)
-    if options.diff:
-        return 1 if mended else 0
+        except DiffoptError as error:
+            where = error.where.replace(file, shown(file))
+            failures[file] = shown(str(DiffoptError(error.message, where, error.hint)))
+            sys.stderr.write(f"diffopt: {failures[file]}\n")
+        findings += found
     if options.json:
-        sys.stdout.write(dumped(to_json(findings, files, mended)))
+        report = to_json(findings, files, mended, failures)
+        sys.stdout.write(dumped({**report, "diff": "".join(changes)} if options.diff else report))
     elif options.sarif:
-        sys.stdout.write(dumped(to_sarif(findings, active)))
-    else:
-        sys.stdout.writelines(f"{line}\n" for line in text_lines(findings, len(files), len(mended)))
-    return 1 if findings else 0
-
-
-def scripts(paths: Sequence[str]) -> Iterator[str]:
-    """Yield the scripts that are named, and those in folders that are named; hidden folders are left alone."""
-    for path in dict.fromkeys(paths):
-        if not Path(path).is_dir():
-            yield path
-            continue
-        inside = [file for file in sorted(Path(path).rglob("*.py")) if file.is_file()]
-        inside = [f for f in inside if not any(p.startswith(".") for p in f.relative_to(path).parts)]
-        if not inside:
-            raise DiffoptError("no .py script in this folder", where=path)
-        yield from map(str, inside)
+        sys.stdout.write(dumped(to_sarif(findings, active, failures)))
+    elif options.diff:
+        sys.stdout.writelines(changes)
+    elif findings or len(failures) < len(files):
+        sys.stdout.writelines(f"{line}\n" for line in text_lines(findings, len(files) - len(failures), len(mended)))
+    if failures:
+        return 2
+    return 1 if (changes if options.diff and not options.json else findings) else 0
 
 
 def difference(before: str, after: str, path: str) -> list[str]:
-    """Return a unified diff."""
+    """Return a unified diff that `patch -p1` takes."""
+    name = relative(path)
     lines = difflib.unified_diff(
-        before.splitlines(keepends=True), after.splitlines(keepends=True), f"a/{path}", f"b/{path}", n=2
+        before.splitlines(keepends=True), after.splitlines(keepends=True), f"a/{name}", f"b/{name}", n=2
     )
     return [line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines]

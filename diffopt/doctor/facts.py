@@ -84,6 +84,15 @@ class Facts:
                     found.append(Change(held[0], held[1], statement.value, statement))
         return tuple(found)
 
+    @cached_property
+    def comments(self) -> dict[int, tuple[bool, str]]:
+        """Comments by the line they stand in, and whether each has the line for itself."""
+        found = {}
+        for comment in self.script.all(cst.Comment):
+            empty = isinstance(self.script.parents.get(comment), cst.EmptyLine)
+            found[self.script.line(comment)] = (empty, comment.value)
+        return found
+
     def site(self, node: cst.BaseExpression) -> Site | None:
         """Return the one pipeline an expression holds; `None` if there is none or it may be several."""
         found = self.pipelines.of(node)
@@ -183,13 +192,13 @@ class Facts:
     def varies(self, node: cst.CSTNode, loop: cst.For | cst.While) -> bool:
         """Say whether an expression may differ from one round of a loop to the next."""
         changed = {n.value for n in _names(loop.target)} if isinstance(loop, cst.For) else set[str]()
-        for inner in _inside(loop.body):
+        for inner in inside(loop.body):
             match inner:
                 case cst.AssignTarget() | cst.AnnAssign() | cst.AugAssign() | cst.NamedExpr() | cst.For():
                     changed |= {n.value for n in _names(inner.target)}
                 case cst.AsName():
                     changed |= {n.value for n in _names(inner.name)}
-        within = list(_inside(node))
+        within = list(inside(node))
         return any(isinstance(n, cst.Call | cst.Await | cst.Yield) for n in within) or any(
             isinstance(n, cst.Name) and n.value in changed for n in within
         )
@@ -223,7 +232,7 @@ class Facts:
         """Say whether a loop runs a node again and again: under no condition, and not followed by a way out."""
         if not self.unconditional(node, loop) or (isinstance(loop, cst.While) and self.value(loop.test) is UNKNOWN):
             return False
-        return not any(isinstance(n, cst.Break | cst.Return | cst.Raise | cst.Continue) for n in _inside(loop.body))
+        return not any(isinstance(n, cst.Break | cst.Return | cst.Raise | cst.Continue) for n in inside(loop.body))
 
     def changed(self, site: Site) -> bool:
         """Say whether other weights than those it is loaded with may be in a pipeline: a LoRA, another model."""
@@ -238,10 +247,10 @@ class Facts:
 
     def changed_in(self, site: Site, loop: cst.For | cst.While) -> bool:
         """Say whether a loop changes a pipeline: loads a LoRA into it, sets a part of it."""
-        inside = set(_inside(loop.body))
-        changes = any(change.site is site and change.statement in inside for change in self.changes)
+        body = set(inside(loop.body))
+        changes = any(change.site is site and change.statement in body for change in self.changes)
         loads = ("load_lora_weights", "set_adapters", "load_textual_inversion", "unload_lora_weights", "fuse_lora")
-        return changes or any(u.site is site and u.call in inside and u.path[-1] in loads for u in self.uses)
+        return changes or any(u.site is site and u.call in body and u.path[-1] in loads for u in self.uses)
 
     def unconditional(self, node: cst.CSTNode, loop: cst.For | cst.While) -> bool:
         """Say whether every round of a loop that is not left before runs a node."""
@@ -256,7 +265,7 @@ class Facts:
 
     def stays(self, site: Site) -> bool:
         """Say whether a pipeline is only used where it can be seen: it is not handed to code that may do anything."""
-        for node in self._mentions_of.get(site, ()):
+        for node in self.mentions_of(site):
             parent = self.script.parents.get(node)
             match parent:
                 case cst.Attribute() | cst.Expr() | cst.AssignTarget() | cst.Assign() | cst.AnnAssign():
@@ -267,6 +276,10 @@ class Facts:
                     continue
             return False
         return True
+
+    def mentions_of(self, site: Site) -> Sequence[cst.CSTNode]:
+        """Return the names and other expressions that may hold a pipeline."""
+        return self._mentions_of.get(site, ())
 
     @cached_property
     def _mentions_of(self) -> dict[Site, list[cst.CSTNode]]:
@@ -336,7 +349,7 @@ def _compiles(node: cst.CSTNode) -> bool:
 
 def _plain(node: cst.CSTNode, facts: Facts) -> bool:
     """Say whether an expression is written with literals, and names that stand for such."""
-    for inner in _inside(node):
+    for inner in inside(node):
         if isinstance(inner, cst.Call | cst.Subscript | cst.FormattedString | cst.Lambda | cst.Attribute):
             return False
         if isinstance(inner, cst.Name) and inner.value not in ("True", "False", "None"):
@@ -348,15 +361,16 @@ def _plain(node: cst.CSTNode, facts: Facts) -> bool:
 
 def _literal(node: cst.CSTNode) -> bool:
     constants = ("True", "False", "None")
-    names = any(isinstance(n, cst.Name) and n.value not in constants for n in _inside(node))
-    return not names and not any(isinstance(n, cst.Call | cst.Subscript | cst.Lambda) for n in _inside(node))
+    names = any(isinstance(n, cst.Name) and n.value not in constants for n in inside(node))
+    return not names and not any(isinstance(n, cst.Call | cst.Subscript | cst.Lambda) for n in inside(node))
 
 
-def _inside(node: cst.CSTNode) -> Iterator[cst.CSTNode]:
+def inside(node: cst.CSTNode) -> Iterator[cst.CSTNode]:
+    """Yield a node and all that it is made of."""
     yield node
     for child in node.children:
-        yield from _inside(child)
+        yield from inside(child)
 
 
 def _names(node: cst.CSTNode) -> Sequence[cst.Name]:
-    return [n for n in _inside(node) if isinstance(n, cst.Name)]
+    return [n for n in inside(node) if isinstance(n, cst.Name)]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 from urllib.parse import quote
 
 import diffopt
+from diffopt.doctor.files import shown
 from diffopt.doctor.page import example_of, summary_of
 from diffopt.doctor.rule import Rule
 from diffopt.doctor.runner import Finding
@@ -19,7 +22,7 @@ SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 
 def text_lines(findings: Sequence[Finding], files: int, fixed: int) -> list[str]:
     """Return one line a finding, and a sum."""
-    lines = [f"{f.path}:{f.line}:{f.column}: {f.rule} {f.severity}: {f.message}{_mark(f)}" for f in findings]
+    lines = [shown(f"{f.path}:{f.line}:{f.column}: {f.rule} {f.severity}: {f.message}{_mark(f)}") for f in findings]
     counts = Counter(f.severity for f in findings)
     parts = [_many(counts[name], name) for name in ("error", "warning", "note") if counts[name]]
     what = ", ".join(parts) if parts else "nothing found"
@@ -37,12 +40,15 @@ def _many(count: int, what: str) -> str:
     return f"{count} {what}{'' if count == 1 else 's'}"
 
 
-def to_json(findings: Sequence[Finding], files: Sequence[str], fixed: Sequence[str]) -> dict[str, Any]:
-    """Return findings as one JSON object."""
+def to_json(
+    findings: Sequence[Finding], files: Sequence[str], fixed: Sequence[str], failures: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return findings as one JSON object; `failures` says why a file was not read or written."""
     return {
         "version": 1,
         "files": list(files),
         "fixed": list(fixed),
+        "errors": [{"path": path, "message": message} for path, message in failures.items()],
         "findings": [
             {
                 "rule": f.rule,
@@ -62,7 +68,7 @@ def to_json(findings: Sequence[Finding], files: Sequence[str], fixed: Sequence[s
     }
 
 
-def to_sarif(findings: Sequence[Finding], rules: Sequence[type[Rule]]) -> dict[str, Any]:
+def to_sarif(findings: Sequence[Finding], rules: Sequence[type[Rule]], failures: Mapping[str, str]) -> dict[str, Any]:
     """Return findings as a SARIF 2.1.0 log, with all rules described."""
     index = {rule.id: number for number, rule in enumerate(rules)}
     driver = {
@@ -70,8 +76,10 @@ def to_sarif(findings: Sequence[Finding], rules: Sequence[type[Rule]]) -> dict[s
         "semanticVersion": diffopt.__version__,
         "rules": [_descriptor(rule) for rule in rules],
     }
+    notes = [{"level": "error", "message": {"text": message}} for message in failures.values()]
     run = {
         "tool": {"driver": driver},
+        "invocations": [{"executionSuccessful": not notes, "toolExecutionNotifications": notes}],
         "columnKind": "unicodeCodePoints",
         "results": [_result(finding, index[finding.rule]) for finding in findings],
     }
@@ -98,7 +106,7 @@ def _result(finding: Finding, index: int) -> dict[str, Any]:
         "endLine": finding.end_line,
         "endColumn": finding.end_column,
     }
-    place = {"artifactLocation": {"uri": quote(PurePath(finding.path).as_posix())}, "region": region}
+    place = {"artifactLocation": {"uri": quote(os.fsencode(PurePath(finding.path).as_posix()))}, "region": region}
     return {
         "ruleId": finding.rule,
         "ruleIndex": index,
@@ -110,4 +118,6 @@ def _result(finding: Finding, index: int) -> dict[str, Any]:
 
 def dumped(data: dict[str, Any]) -> str:
     """Return JSON text."""
-    return json.dumps(data, indent=1, ensure_ascii=False) + "\n"
+    text = json.dumps(data, indent=1, ensure_ascii=False) + "\n"
+    # a file name that is not UTF-8 holds surrogates, which cannot be written but escaped
+    return re.sub("[\ud800-\udfff]", lambda match: f"\\u{ord(match[0]):04x}", text)

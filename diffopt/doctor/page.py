@@ -27,24 +27,35 @@ integration and its comments work.
     diffopt doctor --rules                all rules
     diffopt doctor --explain DIFF008      why, evidence, example
 
-Exit code 0: nothing found (or everything fixed). 1: findings are left. 2: bad usage, or a script that cannot be read.
+Exit code 0: nothing found (or everything fixed). 1: findings are left. 2: bad usage, or a script that cannot be read or
+written; the others are still done.
 
 An *error* raises, or spoils the image. A *warning* costs time or memory, or will stop to work. A *note* is a better way.
 
-A finding is suppressed by a comment in its line or above its statement, by the rule's name or id, or by no name for all
-rules: `# lint-ignore: OffloadAfterCuda`, `# lint-fixme: DIFF008`, `# lint-ignore`. `--select` and `--ignore` choose rules.
+`--fix` takes a file as it is on disk when its turn comes, and refuses it, untouched, if it is read-only or was saved
+meanwhile. In a folder, hidden folders and links that lead out of it are left alone.
+
+A finding is suppressed by a comment, by the rule's name or id, or by no name for all rules:
+`# lint-ignore: OffloadAfterCuda`, `# lint-fixme: DIFF008`, `# lint-ignore`. The comment stands above the statement or
+behind it, in the opening line of a call that goes over several lines, in the argument's own line, or directly above
+that. `--select` and `--ignore` choose rules.
 
 In a project of your own, as Fixit rules (`fixit lint`, `fixit fix`, its language server), in `pyproject.toml`:
 
     [tool.fixit]
     enable = ["diffopt.doctor.rules"]
 
-As a pre-commit hook:
+As a pre-commit hook, in the environment of your project, where diffopt is installed beside your diffusers:
 
     - repo: <address of this repository>
       rev: v0.1.0
       hooks:
-        - id: diffopt-doctor
+        - id: diffopt-doctor-system
+
+*The installed diffusers* is the one beside the `diffopt` that runs. `diffopt-doctor-system` (`language: system`) runs the
+`diffopt` on your path, so that it is your project's own. `diffopt-doctor`, and `diffopt-doctor-check`, which fixes
+nothing, run in an environment that pre-commit makes for them, with the newest diffusers that diffopt allows; pin yours
+there with `additional_dependencies: [diffusers==...]`, not older than diffopt itself asks for.
 
 A new rule is one file in `diffopt/doctor/rules`, with its examples; this page, the list and its tests come from it.
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import ClassVar, Literal
 
 import libcst as cst
@@ -20,7 +20,7 @@ Severity = Literal["error", "warning", "note"]
 
 Replacement = cst.CSTNode | cst.FlattenSentinel[cst.CSTNode] | cst.RemovalSentinel
 
-__all__ = ["Facts", "Invalid", "Replacement", "Rule", "Severity", "Valid", "docs", "issue", "source"]
+__all__ = ["Facts", "Invalid", "Replacement", "Rule", "Severity", "Valid", "docs", "issue", "source", "suppressed"]
 
 
 def docs(page: str) -> str:
@@ -54,7 +54,8 @@ class Rule(LintRule):
     fix: ClassVar[str]
 
     def visit_Module(self, node: cst.Module) -> bool:
-        self.check(self.get_metadata(FactsProvider, node))
+        self._facts = self.get_metadata(FactsProvider, node)
+        self.check(self._facts)
         return False
 
     @abstractmethod
@@ -70,23 +71,54 @@ class Rule(LintRule):
             node: what `replacement` takes the place of.
             at: what is shown as the place; `node` by default.
         """
-        position = self.get_metadata(PositionProvider, at) if at is not None else None
+        place = at if at is not None else node
+        position = self.get_metadata(PositionProvider, place)
+        if any(self._is_named(names) for names in self._suppressions(place)):
+            return
         self.report(node, f"{self.id} {message}", position=position, replacement=replacement)
 
-    def flag_call(self, facts: Facts, call: cst.Call, message: str) -> None:
+    def flag_call(self, facts: Facts, call: cst.Call, message: str, fix: bool = True) -> None:
         """Report a call that had better not be there; the fix takes it out where it is a statement of its own."""
         line = facts.statement(call)
-        if line is not None and facts.is_statement(call):
+        if fix and line is not None and facts.is_statement(call):
             self.flag(line, message, without_statement(line, facts.script.parents.get(line)), at=call)
         else:
             self.flag(call, message)
 
     def ignore_lint(self, node: cst.CSTNode) -> bool:
         """Say whether a comment suppresses this rule, by name (Fixit's way) or by id."""
-        return super().ignore_lint(node) or any(self.id == name for name in _suppressed(self.node_comments(node)))
+        comments = self.node_comments(node)
+        return super().ignore_lint(node) or any(self._is_named(names) for names in map(suppressed, comments))
+
+    def _is_named(self, names: Sequence[str] | None) -> bool:
+        known = {self.id.lower(), type(self).__name__.lower()}
+        return names == [] or any(name.lower() in known for name in names or ())
+
+    def _suppressions(self, node: cst.CSTNode) -> Iterator[list[str] | None]:
+        """Yield what comments inside of a statement suppress at a node.
+
+        Fixit looks at the ends of statements and above them. Comments count as well in the first and last line of the
+        node, directly above it, and in the first line of each expression around it.
+        """
+        comments = self._facts.comments
+        position = self.get_metadata(PositionProvider, node)
+        lines = {position.start.line, position.end.line}
+        above = position.start.line - 1
+        while above in comments and comments[above][0]:
+            lines.add(above)
+            above -= 1
+        around = self.get_metadata(ParentNodeProvider, node, None)
+        while isinstance(around, cst.BaseExpression | cst.Arg | cst.BaseElement | cst.BaseSmallStatement):
+            lines.add(self.get_metadata(PositionProvider, around).start.line)
+            around = self.get_metadata(ParentNodeProvider, around, None)
+        for line in sorted(lines):
+            if line in comments:
+                yield suppressed(comments[line][1])
 
 
-def _suppressed(comments: Iterator[str]) -> Iterator[str]:
-    for comment in comments:
-        if (match := LintIgnoreRegex.search(comment)) is not None and match[2] is not None:
-            yield from re.split(r",\s*", match[2])
+def suppressed(comment: str) -> list[str] | None:
+    """Return the rules a comment suppresses; empty for all, `None` if it is no suppression."""
+    match = LintIgnoreRegex.search(comment)
+    if match is None:
+        return None
+    return re.split(r",\s*", match[2]) if match[2] is not None else []

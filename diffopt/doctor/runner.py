@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -15,7 +13,7 @@ from fixit.ftypes import Config, LintViolation, QualifiedRule
 
 from diffopt.doctor.rule import Rule, Severity
 from diffopt.ir.errors import DiffoptError
-from diffopt.ir.script_text import parse_script, read_script
+from diffopt.ir.script_text import parse_script
 
 PACKAGE = "diffopt.doctor.rules"
 ROUNDS = 10
@@ -78,38 +76,11 @@ def fixed(text: str, path: str, chosen: Sequence[type[Rule]] | None = None) -> s
     return text
 
 
-def write(path: Path, text: str) -> None:
-    """Write a file at once or not at all; its rights stay, and a link is written through."""
-    target = path.resolve()
-    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            mark = b"\xef\xbb\xbf" if target.read_bytes().startswith(b"\xef\xbb\xbf") else b""
-            stream.write(mark + text.encode("utf-8"))
-        os.chmod(name, target.stat().st_mode & 0o7777)
-        os.replace(name, target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
-def read(path: str) -> str:
-    """Return a script's text.
-
-    Raises:
-        DiffoptError: there is no such script, or it is not Python text in UTF-8.
-    """
-    if path.endswith(".ipynb"):
-        hint = "export it first: jupyter nbconvert --to script"
-        raise DiffoptError("a notebook; the doctor reads .py scripts", where=path, hint=hint)
-    return read_script(path)
-
-
 def _violations(text: str, path: str, chosen: Sequence[type[Rule]] | None) -> tuple[LintRunner, list[LintViolation]]:
     runner = LintRunner(Path(path), text.encode("utf-8"))
     config = Config(path=Path(path), root=Path(path).parent)
     try:
-        found = list(runner.collect_violations([rule() for rule in chosen or rules()], config))
+        found = list(runner.collect_violations([rule() for rule in (rules() if chosen is None else chosen)], config))
     except RecursionError:
         raise DiffoptError("nested too deeply to be read", where=path) from None
     return runner, found

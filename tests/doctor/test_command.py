@@ -75,6 +75,26 @@ def test_diff_shows_the_fix_and_writes_nothing(script: Path, capsys: pytest.Capt
     assert script.read_text(encoding="utf-8") == BAD
 
 
+def test_diff_and_json_are_one_object(script: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--diff", "--json", str(script)]) == 1
+    report = json.loads(capsys.readouterr().out)
+    assert len(report["findings"]) == 3
+    assert report["fixed"] == []
+    assert "\n+pipe = StableDiffusionPipeline" in report["diff"]
+    assert script.read_text(encoding="utf-8") == BAD
+
+
+@pytest.mark.parametrize("below", [True, False])
+def test_patch_takes_the_diff_of_an_absolute_path(
+    below: bool, script: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (script.parent / "sub").mkdir()
+    monkeypatch.chdir(script.parent if below else script.parent / "sub")
+    main(["doctor", "--diff", str(script)])
+    name = "script.py" if below else str(script).lstrip("/")
+    assert capsys.readouterr().out.startswith(f"--- a/{name}\n+++ b/{name}\n")
+
+
 @pytest.mark.parametrize("comment", ["lint-ignore", "lint-ignore: UnknownCallArgument", "lint-fixme: DIFF038"])
 def test_a_comment_suppresses_a_finding(comment: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "quiet.py"
@@ -146,17 +166,23 @@ def test_what_cannot_be_read_is_one_line_and_exit_2(
     assert file.read_bytes() == HOSTILE[name]
 
 
-@pytest.mark.parametrize("arguments", [[], ["none.py"], ["--select", "DIFF999", "x.py"], ["--explain", "nothing"]])
+BAD_USAGE = [
+    [],
+    ["none.py"],
+    ["--select", "DIFF999", "x.py"],
+    ["--select", "DIFF001", "--ignore", "DIFF001", "x.py"],
+    ["--select", " ,", "x.py"],
+    ["--diff", "--sarif", "x.py"],
+    ["--explain", "nothing"],
+    ["--explain", ","],
+    ["--explain", ""],
+]
+
+
+@pytest.mark.parametrize("arguments", BAD_USAGE)
 def test_bad_usage_is_one_line_and_exit_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", *arguments]) == 2
     assert capsys.readouterr().err.count("\n") == 1
-
-
-def test_a_script_that_cannot_be_read_keeps_all_others_as_they_are(script: Path, tmp_path: Path) -> None:
-    broken = tmp_path / "z.py"
-    broken.write_bytes(b"\0")
-    assert main(["doctor", "--fix", str(script), str(broken)]) == 2
-    assert script.read_text(encoding="utf-8") == BAD
 
 
 @pytest.mark.slow

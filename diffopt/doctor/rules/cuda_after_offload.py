@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from diffopt.doctor import rule
+from diffopt.doctor.between import used_between
 
 OFFLOADS = ("enable_model_cpu_offload", "enable_sequential_cpu_offload")
 
@@ -55,4 +56,6 @@ class CudaAfterOffload(rule.Rule):
                     continue
                 does = "raises" if "sequential" in offload.path[0] else "undoes it"
                 message = f'`.to("cuda")` after `{offload.path[0]}` {does}: leave it out'
-                self.flag_call(facts, move.call, message)
+                # parts that are used by hand may count on being on the GPU; sequential offloading has raised before
+                fix = does == "raises" or not used_between(facts, move.site, move.call)
+                self.flag_call(facts, move.call, message, fix)

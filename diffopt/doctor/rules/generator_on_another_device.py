@@ -65,7 +65,8 @@ class GeneratorOnAnotherDevice(rule.Rule):
             device = facts.argument(made, "device", 0)
             if facts.device(device) not in ("cuda", "xpu"):
                 continue
-            plain = isinstance(device, cst.SimpleString) and device.quote in ('"', "'")
+            shared = isinstance(arg.value, cst.Name) and self._elsewhere(facts, arg.value.value) if arg else False
+            plain = not shared and isinstance(device, cst.SimpleString) and device.quote in ('"', "'")
             new = device.with_changes(value=f"{device.quote}cpu{device.quote}") if plain and device else None  # type: ignore
             message = 'the pipeline is on the CPU and cannot use a generator of the GPU: write `torch.Generator("cpu")`'
             self.flag(device or made, message, new)
@@ -81,6 +82,20 @@ class GeneratorOnAnotherDevice(rule.Rule):
             bound = facts.bound(node)
             return self._generator(facts, bound) if isinstance(bound, cst.Call) else None
         return None
+
+    def _elsewhere(self, facts: rule.Facts, name: str) -> bool:
+        """Say whether a generator's name is used for anything but calls of pipelines."""
+        calls = {call for call, _ in facts.calls}
+        for node in facts.script.all(cst.Name):
+            parent = facts.script.parents.get(node)
+            if node.value != name or isinstance(parent, cst.AssignTarget):
+                continue
+            if isinstance(parent, cst.Arg) and (parent.keyword is node or facts.script.parents.get(parent) in calls):
+                continue
+            if isinstance(parent, cst.Attribute) and (parent.attr is node or parent.attr.value == "manual_seed"):
+                continue
+            return True
+        return False
 
     def _on_cpu(self, facts: rule.Facts, site: Site) -> bool:
         """Say whether nothing in the script puts a pipeline on another device."""

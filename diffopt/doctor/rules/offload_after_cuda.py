@@ -5,6 +5,7 @@ from __future__ import annotations
 import libcst as cst
 
 from diffopt.doctor import rule
+from diffopt.doctor.between import used_between
 from diffopt.doctor.edits import without_statement
 
 OFFLOADS = ("enable_model_cpu_offload", "enable_sequential_cpu_offload", "enable_group_offload")
@@ -74,7 +75,7 @@ class OffloadAfterCuda(rule.Rule):
                 if facts.device(facts.argument(move.call, "device", 0)) not in ("cuda", "xpu"):
                     continue
                 after = next((o for o in offloads if facts.before(move.call, o.call)), None)
-                if after is None or self._used_between(facts, site, move.call, after.call):
+                if after is None or used_between(facts, site, move.call, after.call):
                     continue
                 message = f'`.to("cuda")` before `{after.path[0]}` loads everything onto the GPU first: leave it out'
                 line = facts.statement(move.call)
@@ -82,10 +83,6 @@ class OffloadAfterCuda(rule.Rule):
                     self.flag(line, message, without_statement(line, facts.script.parents.get(line)), at=move.call)
                 else:
                     self.flag(move.call, message, move.holder)
-
-    def _used_between(self, facts: rule.Facts, site: object, first: cst.CSTNode, last: cst.CSTNode) -> bool:
-        calls = [call for call, called in facts.calls if called is site]
-        return any(facts.before(first, call) and facts.before(call, last) for call in calls)
 
     def _is_same(self, facts: rule.Facts, move: object) -> bool:
         """Say whether a statement is `pipe = pipe.to("cuda")`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import libcst as cst
 
 from diffopt.doctor import rule
+from diffopt.doctor.between import used_between
 
 
 class TimestepsSetInVain(rule.Rule):
@@ -50,5 +51,6 @@ class TimestepsSetInVain(rule.Rule):
                 continue
             if "num_inference_steps" not in kind.call or not facts.is_statement(use.call):
                 continue
-            if any(facts.before(use.call, call) for call in facts.calls_of(use.site)):
+            later = [call for call in facts.calls_of(use.site) if facts.before(use.call, call)]
+            if later and not used_between(facts, use.site, use.call, later[0]):
                 self.flag_call(facts, use.call, "the pipeline's call sets the timesteps again: leave it out")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import libcst as cst
 
 from diffopt.doctor import rule
+from diffopt.doctor.between import used_by_hand
 
 
 class VaeSlicingOfOneImage(rule.Rule):
@@ -28,6 +29,13 @@ class VaeSlicingOfOneImage(rule.Rule):
             pipe = StableDiffusionPipeline.from_pretrained("model")
             pipe.vae.enable_slicing()
             return pipe(prompt).images
+        """,
+        """
+        from diffusers import StableDiffusionPipeline
+        pipe = StableDiffusionPipeline.from_pretrained("model")
+        pipe.vae.enable_slicing()
+        latents = pipe("a cat", output_type="latent").images
+        images = pipe.vae.decode(latents.repeat(8, 1, 1, 1))
         """,
     ]
     INVALID = [
@@ -55,6 +63,8 @@ class VaeSlicingOfOneImage(rule.Rule):
             if kind is None or not calls or not facts.stays(use.site) or {"num_frames", "video"} & set(kind.call):
                 continue
             if not all(self._makes_one(facts, call) for call in calls):
+                continue
+            if used_by_hand(facts, use.site, "vae"):
                 continue
             message = "every call makes one image, so that there is nothing to slice: leave it out"
             self.flag_call(facts, use.call, message)

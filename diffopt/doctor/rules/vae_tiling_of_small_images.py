@@ -5,6 +5,7 @@ from __future__ import annotations
 import libcst as cst
 
 from diffopt.doctor import rule
+from diffopt.doctor.between import used_by_hand
 
 SMALLEST = 512
 """Edge of a tile, in pixels, of the smallest models; a larger model has larger tiles."""
@@ -55,6 +56,8 @@ class VaeTilingOfSmallImages(rule.Rule):
             kind, calls = facts.kind(use.site), facts.calls_of(use.site)
             vae = kind.components.get("vae", ()) if kind is not None else ()
             if vae != ("diffusers.AutoencoderKL",) or not calls or not facts.stays(use.site):
+                continue
+            if used_by_hand(facts, use.site, "vae"):
                 continue
             if facts.keyword(use.site.call, "vae") is None and all(self._small(facts, call) for call in calls):
                 message = "no image is larger than one tile, so that there is nothing to split: leave it out"
