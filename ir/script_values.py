@@ -304,6 +304,14 @@ class Values:
         return found
 
     @cached_property
+    def names_read(self) -> dict[str, list[cst.Name]]:
+        """Names, by what they are."""
+        found: dict[str, list[cst.Name]] = {}
+        for name in self.script.all(cst.Name):
+            found.setdefault(name.value, []).append(name)
+        return found
+
+    @cached_property
     def calls_by_name(self) -> dict[str, list[cst.Call]]:
         """Calls, by the last name of what is called."""
         found: dict[str, list[cst.Call]] = {}
