@@ -36,6 +36,7 @@ class PipelineClass:
         call_types: the annotations of those parameters, in the source's words.
         strength_in_parts: an image is noised for `steps * strength` steps, and not for a whole number of them: what is
             left of the steps is rounded, not what is taken.
+        multiple: what height and width must be multiples of; 0 where the source names no number, or only warns.
     """
 
     name: str
@@ -47,6 +48,7 @@ class PipelineClass:
     settings: Mapping[str, Default] = field(default_factory=dict)
     call_types: Mapping[str, str] = field(default_factory=dict)
     strength_in_parts: bool = False
+    multiple: int = 0
 
 
 @cache
@@ -81,6 +83,7 @@ def pipeline_class(name: str) -> PipelineClass | None:
             for key, (annotation, _) in (_parameters(call) if call else {}).items()
             if annotation is not None
         },
+        multiple=_multiple(next((n for _, c in families if (n := _method(c, "check_inputs")) is not None), None)),
         strength_in_parts=_strength_in_parts(
             next((n for _, c in families if (n := _method(c, "get_timesteps")) is not None), None)
         ),
@@ -188,6 +191,23 @@ def _strength_in_parts(method: ast.FunctionDef | None) -> bool:
         and any(isinstance(a, ast.BinOp) and isinstance(a.op, ast.Mult) for a in call.args)
         for call in ast.walk(method)
     )
+
+
+def _multiple(method: ast.FunctionDef | None) -> int:
+    """Return the number of `if height % 8 != 0 or width % 8 != 0: raise`."""
+    for test in ast.walk(method) if method is not None else ():
+        if not isinstance(test, ast.If) or not any(isinstance(line, ast.Raise) for line in test.body):
+            continue
+        for node in ast.walk(test.test):
+            if (
+                isinstance(node, ast.BinOp)
+                and isinstance(node.op, ast.Mod)
+                and ast.unparse(node.left) == "height"
+                and isinstance(node.right, ast.Constant)
+                and isinstance(node.right.value, int)
+            ):
+                return node.right.value
+    return 0
 
 
 def _optional_components(node: ast.ClassDef) -> Iterator[str]:

@@ -215,9 +215,7 @@ def _is_method(values: Values, node: cst.Attribute, owner: cst.ClassDef) -> bool
         return values.script.enclosing(node, cst.ClassDef) is owner
     holder = values.of(node.value)
     return (
-        isinstance(holder, Known)
-        and isinstance(holder.value, Instance | LocalClass)
-        and (holder.value.node is owner)
+        isinstance(holder, Known) and isinstance(holder.value, Instance | LocalClass) and (holder.value.node is owner)
     )
 
 
@@ -228,9 +226,7 @@ def _read_as(
     script = values.script
     parent = script.parents[read]
     outer = script.parents.get(parent)
-    open_: list[Handed] = [
-        Missing(f"`{function.name.value}` is handed on, which may give `{node.name.value}`", read)
-    ]
+    open_: list[Handed] = [Missing(f"`{function.name.value}` is handed on, which may give `{node.name.value}`", read)]
     if isinstance(parent, cst.Attribute):
         name = parent.attr.value
         if isinstance(outer, cst.Call) and outer.func is parent and name in QUEUED:
@@ -375,4 +371,3 @@ def _names(values: Values, name: cst.Name | cst.Attribute, definition: cst.CSTNo
 def _last_name(node: cst.CSTNode) -> str:
     name = node.attr if isinstance(node, cst.Attribute) else node
     return name.value if isinstance(name, cst.Name) else ""
-

@@ -24,13 +24,13 @@ from diffopt.ir.roles import GUIDANCE
 from diffopt.ir.script_adapters import Adapters
 from diffopt.ir.script_arguments import argument
 from diffopt.ir.script_choice import Choice
-from diffopt.ir.script_components import Change, changes, component, find_directory
+from diffopt.ir.script_components import Change, changes, component, find_directory, given
 from diffopt.ir.script_conditions import open_condition
 from diffopt.ir.script_dtype import dtype_of
 from diffopt.ir.script_flow import origins
 from diffopt.ir.script_inputs import CALLBACKS, as_json, follows_data, input_kind, is_runtime, keywords
 from diffopt.ir.script_kinds import Known, Missing, Symbol, Value
-from diffopt.ir.script_library import library_constant
+from diffopt.ir.script_library import is_exported, library_constant, nearest_export
 from diffopt.ir.script_models import class_of_model, concrete, is_generic, model_of
 from diffopt.ir.script_pipelines import Pipelines, Site
 from diffopt.ir.script_present import present
@@ -76,6 +76,7 @@ class Lift:
             value = self._from_calls(field)
             if value is not None:
                 found[field.name] = value
+        self._check_size(owner)
         for left in base.unknowns:
             if left.name not in found:
                 self.unknown(
@@ -120,6 +121,18 @@ class Lift:
             self.unknowns.append(Unknown(name, self.script.span(missing.node), missing.reason))
         return None
 
+    def _check_size(self, owner: PipelineClass | None) -> None:
+        """Refuse a given size that the class itself would refuse."""
+        for name in ("height", "width"):
+            size = self.settings.get(name)
+            if owner is not None and owner.multiple and isinstance(size, int) and size % owner.multiple:
+                near = max(round(size / owner.multiple), 1) * owner.multiple
+                raise DiffoptError(
+                    f"{name}={size}: {owner.name} takes multiples of {owner.multiple}",
+                    where="--set",
+                    hint=f"the nearest is {near}",
+                )
+
     def _note_spans(self) -> None:
         for role, nodes in (
             ("construct", [site.chained for site in self.choice.sites]),
@@ -136,6 +149,9 @@ class Lift:
         if "model" in self.settings and directory is None and model.startswith((".", "/", "~")):
             raise DiffoptError(f"model directory not found: {model}", where="--set model")
         kind = str(self.settings.get("pipeline_class", "")) or self.site.pipeline_class
+        for arg in given(self.pipelines, self.site.call):
+            if arg.keyword is not None and arg.keyword.value == "custom_pipeline":
+                self.unknown("pipeline_class", Missing("`custom_pipeline` names code that is not diffusers' own", arg))
         if directory is not None and is_generic(kind):
             base = describe_model(str(directory), "", where)
             made = concrete(kind, base.pipeline_class.rpartition(".")[2], self.site.call, self.pipelines)
@@ -285,6 +301,13 @@ class Lift:
                 parts[change.name] = replace(made, name=change.name)
         if "scheduler" in self.settings and "scheduler" in parts:
             class_name = str(self.settings["scheduler"]).rpartition(".")[2]
+            if not is_exported(class_name):
+                near = nearest_export(class_name)
+                raise DiffoptError(
+                    f"scheduler={class_name}: the installed diffusers has no such class",
+                    where="--set",
+                    hint=f"the nearest is {near}" if near else "check the name",
+                )
             parts["scheduler"] = replace(parts["scheduler"], class_name=f"diffusers.{class_name}")
         return tuple(parts.values())
 

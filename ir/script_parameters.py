@@ -181,9 +181,10 @@ def class_attribute(values: Values, owner: Instance | LocalClass, name: str, nod
     if isinstance(owner, Instance) and owner.call is not None:
         given = _constructor_argument(values, owner.node, owner.call, name)
         if given is not None:
-            return values.of(given)
+            return values.agree([values.of(given), *_set_by_name(values, owner, name)], node)
     assigned = values.attribute_targets.get(name, ())
     found = [values.of(value) for place, value in assigned if _is_self(values, place.value, owner.node)]
+    found += _set_by_name(values, owner, name)
     if found:
         return values.agree(found, node)
     default = class_default(owner.node, name)
@@ -200,6 +201,20 @@ def class_attribute(values: Values, owner: Instance | LocalClass, name: str, nod
             return values.agree([values.of(r.value) for r in returns(values, method) if r.value is not None], node)
         return Known(LocalFunction(method), node)
     return Missing(f"nothing in class `{owner.node.name.value}` sets `{name}`", node)
+
+
+def _set_by_name(values: Values, owner: Instance | LocalClass, name: str) -> list[Value]:
+    """Return what `setattr(holder, name, value)` may put under a name."""
+    found: list[Value] = []
+    for call in values.calls_by_name.get("setattr", ()):
+        if len(call.args) != 3 or not _is_self(values, call.args[0].value, owner.node):
+            continue
+        wanted = values.of(call.args[1].value)
+        if isinstance(wanted, Missing):
+            found.append(Missing(f"`{values.short(call)}` may set `{name}`", call))
+        elif wanted.value == name:
+            found.append(values.of(call.args[2].value))
+    return found
 
 
 def methods(owner: cst.ClassDef) -> list[cst.FunctionDef]:

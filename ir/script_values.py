@@ -67,8 +67,7 @@ class Values:
         first = known[0]
         if all(_equal(v.value, first.value) for v in known[1:]):
             return first if len({v.origin for v in known}) == 1 else Known(first.value, node)
-        lines = sorted({self.script.line(v.origin) for v in known})
-        return Missing(f"it differs between lines {', '.join(map(str, lines))}", node)
+        return Missing(f"it differs between {self.script.lines(v.origin for v in known)}", node)
 
     def _evaluate(self, node: cst.CSTNode) -> Value:
         match node:

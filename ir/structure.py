@@ -145,7 +145,10 @@ class _Builder:
             (known, mask) if blends and known is not None and mask is not None else None,
         )
         result = latent
-        for name in [name for name in DECODERS if name in self.held and name not in self.denoisers][:1]:
+        decoders = [name for name in DECODERS if name in self.held and name not in self.denoisers][:1]
+        if self.description.arguments.get("output_type") == "latent":
+            decoders = []
+        for name in decoders:
             result = self._add(d.DecodeOp(name, latent, RESULTS[self.kind])).results[0]
             result.name_hint = self.kind
         self._add(ReturnOp(result))
