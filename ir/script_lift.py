@@ -19,10 +19,10 @@ from diffopt.ir.description import (
     Unknown,
 )
 from diffopt.ir.errors import DiffoptError
-from diffopt.ir.pipeline_classes import PipelineClass, pipeline_class
-from diffopt.ir.roles import GUIDANCE
+from diffopt.ir.pipeline_classes import pipeline_class
 from diffopt.ir.script_adapters import Adapters
 from diffopt.ir.script_arguments import argument
+from diffopt.ir.script_checks import check_scheduler, check_size
 from diffopt.ir.script_choice import Choice
 from diffopt.ir.script_components import Change, changes, component, find_directory, given
 from diffopt.ir.script_conditions import open_condition
@@ -30,13 +30,13 @@ from diffopt.ir.script_dtype import dtype_of
 from diffopt.ir.script_flow import origins
 from diffopt.ir.script_inputs import CALLBACKS, as_json, follows_data, input_kind, is_runtime, keywords
 from diffopt.ir.script_kinds import Known, Missing, Symbol, Value
-from diffopt.ir.script_library import is_exported, library_constant, nearest_export
+from diffopt.ir.script_library import library_constant
 from diffopt.ir.script_models import class_of_model, concrete, is_generic, model_of
 from diffopt.ir.script_pipelines import Pipelines, Site
 from diffopt.ir.script_present import present
-from diffopt.ir.script_settings import FIELDS, OTHER, SETTINGS, Field, count, number, read_settings
+from diffopt.ir.script_settings import FIELDS, OTHER, SETTINGS, Field, count, number, read_settings, spelled
 from diffopt.ir.script_threads import before
-from diffopt.ir.source_directory import STEPS, describe_model, hub_cache, snapshot
+from diffopt.ir.source_directory import describe_model, hub_cache, snapshot
 
 Settings = Mapping[str, object]
 
@@ -71,12 +71,12 @@ class Lift:
         owner = pipeline_class(self.pipeline_class)
         self.asked |= set(owner.call if owner is not None else ())
         found: dict[str, object] = {}
-        self.fields = [_spelled(field, owner) for field in FIELDS]
+        self.fields = [spelled(field, owner) for field in FIELDS]
         for field in self.fields:
             value = self._from_calls(field)
             if value is not None:
                 found[field.name] = value
-        self._check_size(owner)
+        check_size(self.settings, owner)
         for left in base.unknowns:
             if left.name not in found:
                 self.unknown(
@@ -120,18 +120,6 @@ class Lift:
         if all(unknown.name != name for unknown in self.unknowns):
             self.unknowns.append(Unknown(name, self.script.span(missing.node), missing.reason))
         return None
-
-    def _check_size(self, owner: PipelineClass | None) -> None:
-        """Refuse a given size that the class itself would refuse."""
-        for name in ("height", "width"):
-            size = self.settings.get(name)
-            if owner is not None and owner.multiple and isinstance(size, int) and size % owner.multiple:
-                near = max(round(size / owner.multiple), 1) * owner.multiple
-                raise DiffoptError(
-                    f"{name}={size}: {owner.name} takes multiples of {owner.multiple}",
-                    where="--set",
-                    hint=f"the nearest is {near}",
-                )
 
     def _note_spans(self) -> None:
         for role, nodes in (
@@ -301,13 +289,7 @@ class Lift:
                 parts[change.name] = replace(made, name=change.name)
         if "scheduler" in self.settings and "scheduler" in parts:
             class_name = str(self.settings["scheduler"]).rpartition(".")[2]
-            if not is_exported(class_name):
-                near = nearest_export(class_name)
-                raise DiffoptError(
-                    f"scheduler={class_name}: the installed diffusers has no such class",
-                    where="--set",
-                    hint=f"the nearest is {near}" if near else "check the name",
-                )
+            check_scheduler(class_name)
             parts["scheduler"] = replace(parts["scheduler"], class_name=f"diffusers.{class_name}")
         return tuple(parts.values())
 
@@ -401,13 +383,6 @@ class Lift:
             if isinstance(value, Known) and isinstance(value.value, list | tuple) and value.value:
                 return len(value.value)
         return None
-
-
-def _spelled(field: Field, owner: PipelineClass | None) -> Field:
-    """Return a field under the name that a class has for its argument."""
-    names = {"steps": STEPS, "guidance": GUIDANCE}.get(field.name, ())
-    own = next((name for name in names if owner is not None and name in owner.call), "")
-    return replace(field, argument=own) if own else field
 
 
 def check_settings(settings: Settings, lifts: Sequence[Lift]) -> None:
