@@ -188,12 +188,7 @@ def build_module(description: PipelineDescription) -> ModuleOp:
     from diffopt.ir.structure import build
 
     if description.unknowns:
-        first = description.unknowns[0]
-        raise DiffoptError(
-            f"`{first.name}` cannot be known without running the script ({first.reason})",
-            where=f"{first.span.file}:{first.span.line}" if first.span else description.source,
-            hint=f"give it with --set {first.name}=VALUE",
-        )
+        raise _refusal(description)
     _check(description)
     return build(description)
 
@@ -237,6 +232,19 @@ def assumptions_of(module: ModuleOp) -> tuple[Assumption, ...]:
                 span = Span.parse(str(place)) if place else None
                 found[Assumption(str(entry.get("name", "")), span, str(entry.get("text", "")))] = None
     return tuple(found)
+
+
+def _refusal(description: PipelineDescription) -> DiffoptError:
+    """Name all that is unknown at once."""
+    first, *others = description.unknowns
+    places = {u.name: f"line {u.span.line}: " if u.span else "" for u in others}
+    also = "".join(f"; nor can `{u.name}` ({places[u.name]}{u.reason})" for u in others)
+    return DiffoptError(
+        f"`{first.name}` cannot be known without running the script ({first.reason}){also}",
+        where=f"{first.span.file}:{first.span.line}" if first.span else description.source,
+        hint=f"give {'them' if others else 'it'} with "
+        + " ".join(f"--set {unknown.name}=VALUE" for unknown in description.unknowns),
+    )
 
 
 def _check(description: PipelineDescription) -> None:

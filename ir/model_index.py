@@ -49,7 +49,9 @@ def read_index(root: Path) -> ModelIndex:
         raise DiffoptError(
             "not a diffusers model directory: it has no model_index.json",
             where=str(root),
-            hint="give a directory that `pipeline.save_pretrained` wrote",
+            hint="name the project's main script"
+            if any(root.glob("*.py")) or any(root.glob("*.ipynb"))
+            else "give a directory that `pipeline.save_pretrained` wrote",
         )
     index = _read_json(index_file)
     pipeline_class = index.get("_class_name")

@@ -34,6 +34,9 @@ class PipelineClass:
         settings: other parameters of `__init__`, with their defaults; `model_index.json` holds them too.
         call: parameters of `__call__` in order, without `self`, with their defaults.
         call_types: the annotations of those parameters, in the source's words.
+        strength_in_parts: an image is noised for `steps * strength` steps, and not for a whole number of them: what is
+            left of the steps is rounded, not what is taken.
+        multiple: what height and width must be multiples of; 0 where the source names no number, or only warns.
     """
 
     name: str
@@ -44,6 +47,8 @@ class PipelineClass:
     call: Mapping[str, Default]
     settings: Mapping[str, Default] = field(default_factory=dict)
     call_types: Mapping[str, str] = field(default_factory=dict)
+    strength_in_parts: bool = False
+    multiple: int = 0
 
 
 @cache
@@ -78,6 +83,10 @@ def pipeline_class(name: str) -> PipelineClass | None:
             for key, (annotation, _) in (_parameters(call) if call else {}).items()
             if annotation is not None
         },
+        multiple=_multiple(next((n for _, c in families if (n := _method(c, "check_inputs")) is not None), None)),
+        strength_in_parts=_strength_in_parts(
+            next((n for _, c in families if (n := _method(c, "get_timesteps")) is not None), None)
+        ),
     )
 
 
@@ -172,6 +181,33 @@ def _registered(node: ast.ClassDef) -> Iterator[str]:
     for call in ast.walk(init) if init is not None else ():
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "register_modules":
             yield from (keyword.arg for keyword in call.keywords if keyword.arg)
+
+
+def _strength_in_parts(method: ast.FunctionDef | None) -> bool:
+    """Say whether `get_timesteps` takes `min(steps * strength, steps)` as it is, without `int` around the product."""
+    return method is not None and any(
+        isinstance(call, ast.Call)
+        and ast.unparse(call.func) == "min"
+        and any(isinstance(a, ast.BinOp) and isinstance(a.op, ast.Mult) for a in call.args)
+        for call in ast.walk(method)
+    )
+
+
+def _multiple(method: ast.FunctionDef | None) -> int:
+    """Return the number of `if height % 8 != 0 or width % 8 != 0: raise`."""
+    for test in ast.walk(method) if method is not None else ():
+        if not isinstance(test, ast.If) or not any(isinstance(line, ast.Raise) for line in test.body):
+            continue
+        for node in ast.walk(test.test):
+            if (
+                isinstance(node, ast.BinOp)
+                and isinstance(node.op, ast.Mod)
+                and ast.unparse(node.left) == "height"
+                and isinstance(node.right, ast.Constant)
+                and isinstance(node.right.value, int)
+            ):
+                return node.right.value
+    return 0
 
 
 def _optional_components(node: ast.ClassDef) -> Iterator[str]:

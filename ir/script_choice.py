@@ -22,7 +22,7 @@ class Choice:
     def name(self) -> str:
         """What the script calls it, without what holds it."""
         name = self.sites[0].names[0].rpartition(".")[2]
-        return "pipeline" if name.isdigit() else name
+        return "pipeline" if name.isdigit() or ":" in name else name
 
 
 def choose(pipelines: Pipelines, name: str = "") -> Choice:

@@ -17,7 +17,7 @@ RUNTIME = re.compile(r"^(negative_)?prompt(_\d|s)?$|^generator$|^text$|^class_la
 
 CALLBACKS = re.compile(r"^callback(_on_step_end)?$")
 KINDS: tuple[tuple[str, InputKind], ...] = (
-    (r"embed", "embedding"),
+    (r"embed(?!dings?_multiples)", "embedding"),
     (r"attention_mask|prompt.*mask", "embedding"),
     (r"^control(net)?_|_control|^adapter_", "control"),
     (r"mask", "mask"),
@@ -27,7 +27,7 @@ KINDS: tuple[tuple[str, InputKind], ...] = (
     (r"image", "image"),
 )
 NUMBERS = re.compile(
-    r"(scale|guidance_start|guidance_end|num_\w+|frame_rate|fps|height|width|strength|steps?|size|_in_s|threshold)$"
+    r"^(max|min)_|(scale|guidance_start|guidance_end|num_\w+|frame_rate|fps|height|width|strength|steps?|size|_in_s|threshold)$"
 )
 SIZES = re.compile(r"^(height|width|num_frames|video_length|negative_prompt)$|_size$|^crops_")
 DEVICE = re.compile(r"`(torch\.(cuda|accelerator|mps|xpu|cpu)\.|len\(os\.sched|os\.cpu_count)")

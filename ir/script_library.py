@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import difflib
 import importlib.util
+import re
 from functools import cache
 from pathlib import Path
 
@@ -27,6 +29,14 @@ def is_exported(name: str) -> bool:
     """Say whether `from diffusers import name` works with the installed version."""
     spec = importlib.util.find_spec("diffusers")
     return bool(spec and spec.origin) and f'"{name}"' in _table(str(spec.origin) if spec else "")
+
+
+@cache
+def nearest_export(name: str) -> str:
+    """Return the exported name that is most like another; empty where none is."""
+    spec = importlib.util.find_spec("diffusers")
+    names = re.findall(r'"(\w+)"', _table(str(spec.origin))) if spec and spec.origin else []
+    return next(iter(difflib.get_close_matches(name, names, 1, 0.4)), "")
 
 
 @cache

@@ -19,12 +19,12 @@ from diffopt.ir.description import (
     Unknown,
 )
 from diffopt.ir.errors import DiffoptError
-from diffopt.ir.pipeline_classes import PipelineClass, pipeline_class
-from diffopt.ir.roles import GUIDANCE
+from diffopt.ir.pipeline_classes import pipeline_class
 from diffopt.ir.script_adapters import Adapters
 from diffopt.ir.script_arguments import argument
+from diffopt.ir.script_checks import check_scheduler, check_size
 from diffopt.ir.script_choice import Choice
-from diffopt.ir.script_components import Change, changes, component, find_directory
+from diffopt.ir.script_components import Change, changes, component, find_directory, given
 from diffopt.ir.script_conditions import open_condition
 from diffopt.ir.script_dtype import dtype_of
 from diffopt.ir.script_flow import origins
@@ -34,9 +34,9 @@ from diffopt.ir.script_library import library_constant
 from diffopt.ir.script_models import class_of_model, concrete, is_generic, model_of
 from diffopt.ir.script_pipelines import Pipelines, Site
 from diffopt.ir.script_present import present
-from diffopt.ir.script_settings import FIELDS, OTHER, SETTINGS, Field, count, number, read_settings
+from diffopt.ir.script_settings import FIELDS, OTHER, SETTINGS, Field, count, number, read_settings, spelled
 from diffopt.ir.script_threads import before
-from diffopt.ir.source_directory import STEPS, describe_model, hub_cache, snapshot
+from diffopt.ir.source_directory import describe_model, hub_cache, snapshot
 
 Settings = Mapping[str, object]
 
@@ -71,11 +71,12 @@ class Lift:
         owner = pipeline_class(self.pipeline_class)
         self.asked |= set(owner.call if owner is not None else ())
         found: dict[str, object] = {}
-        self.fields = [_spelled(field, owner) for field in FIELDS]
+        self.fields = [spelled(field, owner) for field in FIELDS]
         for field in self.fields:
             value = self._from_calls(field)
             if value is not None:
                 found[field.name] = value
+        check_size(self.settings, owner)
         for left in base.unknowns:
             if left.name not in found:
                 self.unknown(
@@ -136,6 +137,9 @@ class Lift:
         if "model" in self.settings and directory is None and model.startswith((".", "/", "~")):
             raise DiffoptError(f"model directory not found: {model}", where="--set model")
         kind = str(self.settings.get("pipeline_class", "")) or self.site.pipeline_class
+        for arg in given(self.pipelines, self.site.call):
+            if arg.keyword is not None and arg.keyword.value == "custom_pipeline":
+                self.unknown("pipeline_class", Missing("`custom_pipeline` names code that is not diffusers' own", arg))
         if directory is not None and is_generic(kind):
             base = describe_model(str(directory), "", where)
             made = concrete(kind, base.pipeline_class.rpartition(".")[2], self.site.call, self.pipelines)
@@ -285,6 +289,7 @@ class Lift:
                 parts[change.name] = replace(made, name=change.name)
         if "scheduler" in self.settings and "scheduler" in parts:
             class_name = str(self.settings["scheduler"]).rpartition(".")[2]
+            check_scheduler(class_name)
             parts["scheduler"] = replace(parts["scheduler"], class_name=f"diffusers.{class_name}")
         return tuple(parts.values())
 
@@ -378,13 +383,6 @@ class Lift:
             if isinstance(value, Known) and isinstance(value.value, list | tuple) and value.value:
                 return len(value.value)
         return None
-
-
-def _spelled(field: Field, owner: PipelineClass | None) -> Field:
-    """Return a field under the name that a class has for its argument."""
-    names = {"steps": STEPS, "guidance": GUIDANCE}.get(field.name, ())
-    own = next((name for name in names if owner is not None and name in owner.call), "")
-    return replace(field, argument=own) if own else field
 
 
 def check_settings(settings: Settings, lifts: Sequence[Lift]) -> None:

@@ -7,11 +7,26 @@ from typing import TYPE_CHECKING
 
 import libcst as cst
 
+from diffopt.ir.script_callers import callers, handed_over, meant
 from diffopt.ir.script_kinds import CommandLine, Instance, Known, LocalClass, LocalFunction, Missing, Value
-from diffopt.ir.script_names import Binding, Function, attribute_bindings, bindings, method_class, signature
 
 if TYPE_CHECKING:
     from diffopt.ir.script_values import Values
+
+__all__ = [
+    "callers",
+    "class_attribute",
+    "class_default",
+    "command_line_option",
+    "declares",
+    "fields",
+    "handed",
+    "meant",
+    "methods",
+    "parameter",
+    "returned",
+    "returns",
+]
 
 CONVERSIONS = {"builtins.int": int, "builtins.float": float, "builtins.str": str, "pathlib.Path": str}
 FIELD_CALLS = ("Field", "field", "Option", "Argument", "Query", "Form", "Body", "Input")
@@ -28,11 +43,11 @@ def parameter(values: Values, node: cst.Param) -> Value:
         option = _click_option(values, function, name)
         if option is not None:
             return _option_default(values, option, name, node)
-    given = [value for call in callers(values, function) if (value := _argument(call, function, name)) is not None]
     default = _default(values, node)
-    if not given:
+    found = [default if given is node else given for given in handed_over(values, function, node)]
+    if not found:
         return default
-    return values.agree([default if value is node else values.of(value) for value in given], node)
+    return values.agree([v if isinstance(v, Known | Missing) else values.of(v) for v in found], node)
 
 
 def _default(values: Values, node: cst.Param) -> Value:
@@ -62,60 +77,13 @@ def _unwrapped(values: Values, default: cst.BaseExpression) -> Value:
     return Missing("it has no default", default)
 
 
-def callers(values: Values, function: Function) -> Iterator[cst.Call]:
-    """Yield the calls of a function of the script; of a class for its `__init__`."""
-    if isinstance(function, cst.Lambda):
-        return
-    owner = method_class(values.script, function)
-    if owner is not None and function.name.value == "__init__":
-        for call in values.calls_by_name.get(owner.name.value, ()):
-            if isinstance(call.func, cst.Name | cst.Attribute) and _names(values, call.func, owner):
-                yield call
-        return
-    for call in values.calls_by_name.get(function.name.value, ()):
-        if (owner is not None and isinstance(call.func, cst.Attribute)) or (
-            owner is None and isinstance(call.func, cst.Name | cst.Attribute) and _names(values, call.func, function)
-        ):
-            yield call
-
-
-def _names(values: Values, name: cst.Name | cst.Attribute, definition: cst.CSTNode) -> bool:
-    return any(binding.node is definition for binding in meant(values, name))
-
-
-def meant(values: Values, name: cst.BaseExpression) -> list[Binding]:
-    """Return what a name, or a name in a module of the project, may stand for."""
-    if isinstance(name, cst.Name):
-        return bindings(values.script, name)
-    return attribute_bindings(values.script, name) if isinstance(name, cst.Attribute) else []
-
-
 def handed(values: Values, node: cst.Param) -> list[cst.BaseExpression]:
     """Return what callers in the script give for a parameter, its default where they give nothing."""
     function = values.script.enclosing(node, cst.FunctionDef)
     if function is None:
         return []
-    found = [_argument(call, function, node.name.value) for call in callers(values, function)]
-    given = [node.default if value is node else value for value in found]
+    given = [node.default if value is node else value for value in handed_over(values, function, node)]
     return list(dict.fromkeys(value for value in given if isinstance(value, cst.BaseExpression)))
-
-
-def _argument(call: cst.Call, function: Function, name: str) -> cst.CSTNode | None:
-    """Return what a call gives for a parameter: an expression, or the parameter itself for its default."""
-    parameters = signature(function)
-    if isinstance(function, cst.FunctionDef) and parameters[:1] and parameters[0].name.value in ("self", "cls"):
-        parameters = parameters[1:]
-    node = next((p for p in parameters if p.name.value == name), None)
-    if node is None or any(arg.star for arg in call.args):
-        return None
-    positional = [arg.value for arg in call.args if arg.keyword is None]
-    for arg in call.args:
-        if arg.keyword is not None and arg.keyword.value == name:
-            return arg.value
-    position = parameters.index(node)
-    if position < len(positional) and node not in function.params.kwonly_params:
-        return positional[position]
-    return node
 
 
 def returned(values: Values, function: cst.FunctionDef, call: cst.Call) -> Value:
@@ -133,7 +101,12 @@ def returns(values: Values, function: cst.FunctionDef) -> Iterator[cst.Return]:
             yield node
 
 
-def command_line_option(values: Values, name: str, node: cst.Attribute) -> Value:
+def declares(values: Values, name: str) -> bool:
+    """Say whether the command line has an option that ends up under a name."""
+    return any(_destination(values, call) == name for call in values.calls_by_name.get("add_argument", ()))
+
+
+def command_line_option(values: Values, name: str, node: cst.BaseExpression) -> Value:
     """Return the default of the command line option that ends up under a name."""
     declared = values.calls_by_name.get("add_argument", ())
     calls = [call for call in declared if _destination(values, call) == name]
@@ -208,9 +181,10 @@ def class_attribute(values: Values, owner: Instance | LocalClass, name: str, nod
     if isinstance(owner, Instance) and owner.call is not None:
         given = _constructor_argument(values, owner.node, owner.call, name)
         if given is not None:
-            return values.of(given)
+            return values.agree([values.of(given), *_set_by_name(values, owner, name)], node)
     assigned = values.attribute_targets.get(name, ())
     found = [values.of(value) for place, value in assigned if _is_self(values, place.value, owner.node)]
+    found += _set_by_name(values, owner, name)
     if found:
         return values.agree(found, node)
     default = class_default(owner.node, name)
@@ -227,6 +201,20 @@ def class_attribute(values: Values, owner: Instance | LocalClass, name: str, nod
             return values.agree([values.of(r.value) for r in returns(values, method) if r.value is not None], node)
         return Known(LocalFunction(method), node)
     return Missing(f"nothing in class `{owner.node.name.value}` sets `{name}`", node)
+
+
+def _set_by_name(values: Values, owner: Instance | LocalClass, name: str) -> list[Value]:
+    """Return what `setattr(holder, name, value)` may put under a name."""
+    found: list[Value] = []
+    for call in values.calls_by_name.get("setattr", ()):
+        if len(call.args) != 3 or not _is_self(values, call.args[0].value, owner.node):
+            continue
+        wanted = values.of(call.args[1].value)
+        if isinstance(wanted, Missing):
+            found.append(Missing(f"`{values.short(call)}` may set `{name}`", call))
+        elif wanted.value == name:
+            found.append(values.of(call.args[2].value))
+    return found
 
 
 def methods(owner: cst.ClassDef) -> list[cst.FunctionDef]:

@@ -241,7 +241,7 @@ class Pipelines:
         chained, target = self._held(call)
         names = [target, target.split(".")[-1]] if target else []
         names += [f.name.value for f in self.script.ancestors(call) if isinstance(f, cst.FunctionDef | cst.ClassDef)]
-        names += [str(self.script.line(call))]
+        names += [self.script.label(call)]
         return Site(call, pipeline_class, loader, chained, target, tuple(dict.fromkeys(names)))
 
     def _pipeline_class(self, node: cst.BaseExpression, depth: int = 0) -> str:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from diffopt.ir.errors import DiffoptError
+from diffopt.ir.pipeline_classes import PipelineClass
+from diffopt.ir.roles import GUIDANCE
 from diffopt.ir.script_kinds import Symbol
+from diffopt.ir.source_directory import STEPS
 
 
 @dataclass(frozen=True)
@@ -117,3 +120,10 @@ def literal(value: str) -> object:
         return ast.literal_eval(value)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return value
+
+
+def spelled(field: Field, owner: PipelineClass | None) -> Field:
+    """Return a field under the name that a class has for its argument."""
+    names = {"steps": STEPS, "guidance": GUIDANCE}.get(field.name, ())
+    own = next((name for name in names if owner is not None and name in owner.call), "")
+    return replace(field, argument=own) if own else field

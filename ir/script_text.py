@@ -163,6 +163,19 @@ class Script:
         """Return the line a node starts on, counted from 1 in its own file or cell."""
         return self._place(node, self.start(node))[1]
 
+    def lines(self, nodes: Iterable[cst.CSTNode]) -> str:
+        """Return the lines that nodes start on, for a message; of a notebook with their cells."""
+        places = sorted({self._place(node, self.start(node))[:2] for node in nodes})
+        if any(":cell " in file for file, _ in places):
+            return " and ".join(f"{file.rpartition(':')[2]} line {line}" for file, line in places)
+        return f"lines {', '.join(map(str, sorted({line for _, line in places})))}"
+
+    def label(self, node: cst.CSTNode) -> str:
+        """Return what tells a line from all others: its number, in a notebook `cell3:5`."""
+        file, line, _ = self._place(node, self.start(node))
+        cell = file.rpartition(":cell ")[2] if ":cell " in file else ""
+        return f"cell{cell}:{line}" if cell else str(line)
+
     def where(self, node: cst.CSTNode) -> str:
         """Return `file:line` for a message."""
         file, line, _ = self._place(node, self.start(node))

@@ -67,8 +67,7 @@ class Values:
         first = known[0]
         if all(_equal(v.value, first.value) for v in known[1:]):
             return first if len({v.origin for v in known}) == 1 else Known(first.value, node)
-        lines = sorted({self.script.line(v.origin) for v in known})
-        return Missing(f"it differs between lines {', '.join(map(str, lines))}", node)
+        return Missing(f"it differs between {self.script.lines(v.origin for v in known)}", node)
 
     def _evaluate(self, node: cst.CSTNode) -> Value:
         match node:
@@ -301,6 +300,14 @@ class Values:
         for annotated in self.script.all(cst.AnnAssign):
             if isinstance(annotated.target, cst.Attribute) and annotated.value is not None:
                 found.setdefault(annotated.target.attr.value, []).append((annotated.target, annotated.value))
+        return found
+
+    @cached_property
+    def names_read(self) -> dict[str, list[cst.Name]]:
+        """Names, by what they are."""
+        found: dict[str, list[cst.Name]] = {}
+        for name in self.script.all(cst.Name):
+            found.setdefault(name.value, []).append(name)
         return found
 
     @cached_property

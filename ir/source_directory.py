@@ -39,6 +39,7 @@ STEPS = ("num_inference_steps", "steps", "decoder_num_inference_steps", "prior_n
 MOST_BLOCKS = 16
 """Each block of a VAE halves the picture; the largest of diffusers has seven."""
 
+TEXT_PARTS = re.compile(r"(text_encoder|tokenizer)(_\d+)?$")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?$")
 
 
@@ -101,7 +102,8 @@ def describe_hub(model_id: str, class_name: str = "", *, cache_folder: Path | No
             where=model_id,
             hint=f"download it: hf download {model_id}",
         )
-    required = [part for part in known.components if part not in known.optional]
+    # Optional text encoders are for calls that give embeddings; a script that leaves them out says so.
+    required = [part for part in known.components if part not in known.optional or TEXT_PARTS.match(part)]
     if not any(part in DENOISERS + OTHER_DENOISERS for part in required):
         # A class made for one expert or two has both as optional; a model has the first at least.
         required += [part for part in DENOISERS if part in known.components][:1]

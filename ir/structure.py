@@ -145,7 +145,10 @@ class _Builder:
             (known, mask) if blends and known is not None and mask is not None else None,
         )
         result = latent
-        for name in [name for name in DECODERS if name in self.held and name not in self.denoisers][:1]:
+        decoders = [name for name in DECODERS if name in self.held and name not in self.denoisers][:1]
+        if self.description.arguments.get("output_type") == "latent":
+            decoders = []
+        for name in decoders:
             result = self._add(d.DecodeOp(name, latent, RESULTS[self.kind])).results[0]
             result.name_hint = self.kind
         self._add(ReturnOp(result))
@@ -250,13 +253,19 @@ class _Builder:
             return known, start, known
         default = self.known.call.get("strength") if self.known else None
         strength = description.arguments.get("strength", default)
-        taken = min(int(steps * strength), steps) if isinstance(strength, int | float) else steps
-        if taken < 1:
+        start = self._first_step(strength) if isinstance(strength, int | float) else 0
+        if start >= steps:
             raise DiffoptError(
                 f"a strength of {strength} takes none of {steps} steps", where=description.source or description.model
             )
-        start = steps - taken
         return self._add(d.AddNoiseOp(self.scheduler, known, noise, start)).results[0], start, known
+
+    def _first_step(self, strength: float) -> int:
+        """Return the step that an image noised with a strength starts at, as the class's own source rounds it."""
+        steps = self.description.steps
+        if self.known is not None and self.known.strength_in_parts:
+            return int(max(steps - min(steps * strength, steps), 0))
+        return max(steps - min(int(steps * strength), steps), 0)
 
     def _plain_channels(self) -> bool:
         """Tell whether the denoiser takes the latent alone, so that masking is done outside of it."""

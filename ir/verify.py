@@ -16,7 +16,9 @@ from diffopt.ir.dialect import (
     AddNoiseOp,
     CompressOp,
     DenoiseOp,
+    EmbeddingType,
     ImageType,
+    TextType,
     VideoType,
     components,
     loops,
@@ -130,6 +132,21 @@ def _experts_share(found: Sequence[DenoiseOp]) -> Iterator[tuple[str, str]]:
         boundary = loop.boundary.value.data if loop.boundary is not None else 0.5
         if not 0.0 < boundary < 1.0:
             yield f"a boundary is a fraction of the training timesteps, not {boundary:g}", "diffusion.denoise"
+
+
+def _prompt_counts(module: ModuleOp) -> Iterator[tuple[str, str]]:
+    """A pipeline with text encoders that is given no embedding encodes its prompt, and guides by what it says."""
+    if not any(name.startswith("text_encoder") for name in components(module)):
+        return
+    for function in (op for op in module.body.block.ops if isinstance(op, FuncOp)):
+        types = function.function_type.inputs.data
+        if not any(isinstance(kind, TextType) for kind in types) or any(isinstance(t, EmbeddingType) for t in types):
+            continue
+        if not any(use for text in function.args if isinstance(text.type, TextType) for use in text.uses):
+            yield "the prompt is used nowhere", "@generate"
+        for loop in (op for op in function.walk() if isinstance(op, DenoiseOp) and op.guide is not None):
+            if len({tuple(map(id, predict.conditions)) for predict in loop.predicts}) < len(loop.predicts):
+                yield "a guided loop makes the same prediction twice", "diffusion.predict"
 
 
 def _symbols_resolve(module: ModuleOp) -> Iterator[tuple[str, str]]:
@@ -336,6 +353,7 @@ RULES: dict[Stage, tuple[Rule, ...]] = {
         Rule("has-pipeline", _has_pipeline),
         Rule("has-loops", _has_loops),
         Rule("symbols-resolve", _symbols_resolve),
+        Rule("prompt-counts", _prompt_counts),
     ),
     Stage.SCHEDULED: (
         Rule("steps-agree", _steps_agree),

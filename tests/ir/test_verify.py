@@ -56,6 +56,12 @@ TEXT_CASES = [
     ("symbols-resolve", "@net is not a component", "diffusion.predict", [("predict @unet", "predict @net")]),
     ("symbols-resolve", "@vea is not a component", "diffusion.decode", [("decode @vae", "decode @vea")]),
     (
+        "prompt-counts",
+        "a guided loop makes the same prediction twice",
+        "diffusion.predict",
+        [("%t, %u)", "%t, %c)")],
+    ),
+    (
         "steps-agree",
         "the scheduler declares 50 steps and the loops run 20",
         "@scheduler",
