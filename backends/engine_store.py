@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from diffopt.backends.base import JSON, BackendError, EngineKey
 
@@ -52,7 +52,7 @@ def open_engine(
 def check_engine(folder: Path) -> str | None:
     """Return None if the folder holds a sound engine, or else what is wrong with it."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
+        manifest = read_manifest(folder)
         listed = manifest["files"]
         if manifest["format"] != FORMAT:
             return f"written in format {manifest['format']}, this version reads {FORMAT}"
@@ -70,10 +70,10 @@ def check_engine(folder: Path) -> str | None:
     return None
 
 
-def read_facts(folder: Path) -> dict[str, JSON]:
-    """Return what the builder noted about the engine (sizes, errors against torch, seconds)."""
-    facts: dict[str, JSON] = json.loads((folder / MANIFEST).read_text())["facts"]
-    return facts
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Return an engine's manifest: `key` (see `EngineKey`), `facts` the builder noted, `files` with their hashes."""
+    manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    return manifest
 
 
 @contextlib.contextmanager

@@ -176,10 +176,6 @@ class Evaluator:
             raise self._baseline_error(found)
         return found
 
-    def baseline_images(self, split: Split) -> Images:
-        """Return the baseline's images of a split, one a prompt: float32 (n, height, width, 3) in [0, 1]."""
-        return self._reference(split).images
-
     def images_of(self, program: Program) -> Path:
         """Return where the held-out evaluation of a program writes its images, and images.json that lists them."""
         return self.image_folder / program.hash

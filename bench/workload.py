@@ -140,18 +140,3 @@ def default_workload(*, height: int, width: int, seed: int = 0, batch: int = 1) 
     """Return the workload of a model that brings no prompts of its own: plain captions, half of them held out."""
     search, heldout = split_prompts(DEFAULT_PROMPTS, seed=seed)
     return Workload(search, heldout, seed, height, width, batch)
-
-
-def builtin_workload(name: str, *, search: int, heldout: int, seed: int = 0, batch: int = 1) -> Workload:
-    """Return the workload of a built-in model: its own prompts, of splits whose scenes never overlap.
-
-    Args:
-        name: "demo:shapes".
-        search: number of prompts for the search; `heldout` likewise for the final claim.
-    """
-    if name != "demo:shapes":
-        raise DiffoptError("no such built-in model", where=name, hint="there is demo:shapes")
-    from diffopt.bench.models.shapes import SHAPES
-
-    prompts, kept = SHAPES.prompts("search", search, seed), SHAPES.prompts("heldout", heldout, seed)
-    return Workload(tuple(prompts), tuple(kept), seed, SHAPES.height, SHAPES.width, batch)

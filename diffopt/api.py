@@ -204,7 +204,7 @@ def compile(
         chosen = choose(finals, constraints)
         if chosen is None and only is None:
             listen(Stage("nothing met the goal on held-out prompts; trying what changes least"))
-            chosen = fallback(lifted.module, constraints, judge)
+            chosen = fallback(lifted.module, constraints, judge, target)
         measured = chosen.outcome if chosen is not None else None
         control = Judge(evaluator, store, lifted.module, listen, split="search")
         arms = (
@@ -283,27 +283,25 @@ def verify(path: str | Path, *, model: str | Path | None = None, listen: Listene
     Raises:
         DiffoptError: no artifact, made for other versions, or its model cannot be found.
     """
-    artifact = Artifact.open(path)
-    artifact.check_versions()
-    try:
-        return _verify(artifact, model, listen)
-    except (KeyError, TypeError, ValueError) as error:
-        what = f"{type(error).__name__}: {error}"
-        raise DiffoptError(f"the manifest cannot be used ({what})", where=str(path), hint="compile it again") from error
-
-
-def _verify(artifact: Artifact, model: str | Path | None, listen: Listener) -> Verdict:
     from diffopt.bench.evaluate import Evaluator, Program, Thresholds, outcome_from_json
     from diffopt.bench.workload import Workload
     from diffopt.ir.identity import parse_module
     from diffopt.session import missed, program
 
-    path, manifest, asked = artifact.path, artifact.manifest, artifact.manifest["workload"]
-    module = parse_module(manifest["baseline_ir"], f"{path}: baseline_ir")
-    builtin = lift(manifest["source"]["path"]).builtin if manifest["source"]["kind"] == "builtin" else None
-    work = Workload(
-        tuple(asked["search_prompts"]), tuple(asked["prompts"]), asked["seed"], asked["height"], asked["width"]
-    )
+    artifact = Artifact.open(path)
+    artifact.check_versions()
+    manifest, asked, source = artifact.manifest, artifact.manifest["workload"], artifact.manifest["source"]
+    try:
+        module = parse_module(manifest["baseline_ir"], f"{path}: baseline_ir")
+        builtin = lift(source["path"]).builtin if source["kind"] == "builtin" else None
+        work = Workload(
+            tuple(asked["search_prompts"]), tuple(asked["prompts"]), asked["seed"], asked["height"], asked["width"]
+        )
+        thresholds = Thresholds(**manifest["thresholds"])
+        recorded = outcome_from_json(manifest["result"])
+    except (KeyError, TypeError, ValueError) as error:
+        what = f"{type(error).__name__}: {error}"
+        raise DiffoptError(f"the manifest cannot be used ({what})", where=str(path), hint="compile it again") from error
     with (
         tempfile.TemporaryDirectory(prefix="diffopt-verify-") as scratch,
         Evaluator(
@@ -314,13 +312,12 @@ def _verify(artifact: Artifact, model: str | Path | None, listen: Listener) -> V
             device=manifest["target"],
             model=None if model is None else str(model),
             scorer=builtin.scorer() if builtin is not None else None,
-            thresholds=Thresholds(**manifest["thresholds"]),
+            thresholds=thresholds,
             progress=lambda stage, done, total: listen(Progress(stage, done, total)),
         ) as evaluator,
     ):
         listen(Stage("measuring the artifact on its held-out prompts"))
         text = (artifact.path / "pipeline.py").read_text(encoding="utf-8")
         outcome = evaluator.evaluate(Program("artifact", text), split="heldout")
-    recorded = outcome_from_json(manifest["result"])
     reason = missed(recorded, outcome)
     return Verdict(not reason, reason, outcome, recorded, artifact)

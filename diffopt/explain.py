@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,11 +81,12 @@ def explanation_lines(found: Explanation) -> list[str]:
 def _openvino_engine(artifact: Artifact) -> tuple[Path, Any] | None:
     """Return the folder and options of the artifact's only engine, if that is one of OpenVINO for the whole call."""
     from diffopt.backends.base import EngineOptions
+    from diffopt.backends.engine_store import read_manifest
 
     folders = [artifact.path / "engines" / name for name in artifact.manifest["engines"]]
     if len(folders) != 1:
         return None
-    engine = json.loads((folders[0] / "engine.json").read_text(encoding="utf-8"))
+    engine = read_manifest(folders[0])
     if engine["key"]["backend"] != "openvino" or "calls" not in engine["facts"]:
         return None
     options = engine["key"]["options"]

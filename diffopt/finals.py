@@ -13,17 +13,11 @@ from diffopt.ir.identity import module_hash
 from diffopt.passes.base import Refusal
 from diffopt.passes.pipeline import Trace, build_pass, run
 from diffopt.search.goals import LEVELS, PSNR_CEILING_DB, Constraints, Level, shortfalls, violation, winners
+from diffopt.search.presets import SAFE
 from diffopt.search.records import Candidate, Trial
 
 CHANCES = 3
 """How many of a level's candidates are tried on held-out prompts before the level counts as not reached."""
-
-SAFE = (
-    'export{backend="openvino" scope="pipeline" precision="f32"}',
-    'export{backend="openvino" scope="components" precision="f32"}',
-    'compile{mode="default"}',
-)
-"""Programs that keep the images as they are, the one with most to gain first."""
 
 Judge = Callable[[str], Outcome]
 """Measures a trace on the held-out prompts."""
@@ -36,15 +30,6 @@ class Final:
     level: Level
     candidate: Candidate | None
     outcome: Outcome | None
-
-
-@dataclass(frozen=True)
-class Control:
-    """A control arm: what anyone would try first."""
-
-    name: str
-    trace: str
-    outcome: Outcome
 
 
 def decide_levels(
@@ -67,12 +52,12 @@ def decide_levels(
     return tuple(finals)
 
 
-def fallback(module: ModuleOp, goal: Constraints, judge: Judge) -> Final | None:
+def fallback(module: ModuleOp, goal: Constraints, judge: Judge, device: str) -> Final | None:
     """Try what changes least, where nothing of the search meets the goal on held-out prompts.
 
     A small budget may go to bold candidates alone; an engine in full precision keeps the images almost to the bit.
     """
-    for text in SAFE:
+    for text in SAFE[device.split(":")[0]]:
         trace = Trace.parse(text)
         rewritten = run(trace, module)
         if isinstance(rewritten, Refusal):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING
@@ -94,35 +94,28 @@ def objectives(outcome: Measured) -> NDArray[np.float64]:
 
 def violation(constraints: Constraints, outcome: Measured, facts: Mapping[str, float]) -> float:
     """Return by how much an outcome misses the constraints, as a sum of relative excesses; 0 where it meets them."""
-    excess = 0.0
-    if constraints.max_latency_s is not None:
-        excess += max(0.0, median(outcome.latency.candidate_s) / constraints.max_latency_s - 1)
-    if constraints.min_psnr is not None:
-        excess += max(0.0, 1 - _psnr(outcome) / constraints.min_psnr)
-    if constraints.tier is not None:
-        excess += max(0, _tier_rank(outcome.tier) - _tier_rank(constraints.tier))
-    if constraints.max_memory_bytes is not None:
-        excess += max(0.0, outcome.memory.peak_bytes / constraints.max_memory_bytes - 1)
-    if constraints.keep_steps and not facts.get("steps_kept", 0.0):
-        excess += 1.0
-    return excess
+    return sum(excess for excess, _ in _misses(constraints, outcome, facts))
 
 
 def shortfalls(constraints: Constraints, outcome: Measured, facts: Mapping[str, float]) -> tuple[str, ...]:
     """Say which constraints an outcome misses, and by what; empty where it meets them."""
-    found = []
+    return tuple(text for _, text in _misses(constraints, outcome, facts))
+
+
+def _misses(constraints: Constraints, outcome: Measured, facts: Mapping[str, float]) -> Iterator[tuple[float, str]]:
+    """Yield each constraint that is missed: the relative excess, and a sentence."""
     latency, memory = median(outcome.latency.candidate_s), outcome.memory.peak_bytes
-    if constraints.max_latency_s is not None and latency > constraints.max_latency_s:
-        found.append(f"{1e3 * latency:.0f} ms a call, asked for {1e3 * constraints.max_latency_s:g}")
-    if constraints.min_psnr is not None and _psnr(outcome) < constraints.min_psnr:
-        found.append(f"{_psnr(outcome):.1f} dB, asked for {constraints.min_psnr:g}")
-    if constraints.tier is not None and _tier_rank(outcome.tier) > _tier_rank(constraints.tier):
-        found.append(f"tier {outcome.tier}, asked for {constraints.tier}")
-    if constraints.max_memory_bytes is not None and memory > constraints.max_memory_bytes:
-        found.append(f"{memory / 1e9:.2f} GB, asked for {constraints.max_memory_bytes / 1e9:g}")
+    most_s, most_bytes, least = constraints.max_latency_s, constraints.max_memory_bytes, constraints.min_psnr
+    if most_s is not None and latency > most_s:
+        yield latency / most_s - 1, f"{1e3 * latency:.0f} ms a call, asked for {1e3 * most_s:g}"
+    if least is not None and _psnr(outcome) < least:
+        yield 1 - _psnr(outcome) / least, f"{_psnr(outcome):.1f} dB, asked for {least:g}"
+    if constraints.tier is not None and (weaker := _tier_rank(outcome.tier) - _tier_rank(constraints.tier)) > 0:
+        yield weaker, f"tier {outcome.tier}, asked for {constraints.tier}"
+    if most_bytes is not None and memory > most_bytes:
+        yield memory / most_bytes - 1, f"{memory / 1e9:.2f} GB, asked for {most_bytes / 1e9:g}"
     if constraints.keep_steps and not facts.get("steps_kept", 0.0):
-        found.append("other steps than the pipeline's own")
-    return tuple(found)
+        yield 1.0, "other steps than the pipeline's own"
 
 
 def winners(

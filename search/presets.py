@@ -26,6 +26,16 @@ ENGINES = {
 }
 """What `ENGINE` may be on a kind of device: the first that is not refused."""
 
+SAFE = {
+    "cpu": (
+        'export{backend="openvino" scope="pipeline" precision="f32"}',
+        'export{backend="openvino" scope="components" precision="f32"}',
+        'compile{mode="default"}',
+    ),
+    "cuda": ('compile{mode="default"}',),
+}
+"""Programs that keep the images as they are on a kind of device, the one with most to gain first."""
+
 OWN_SOLVER = re.compile(r'solver="[^"]*" spacing="[^"]*"')
 """What a preset says of the solver; where that one is refused, the pipeline's own is tried."""
 

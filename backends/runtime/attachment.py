@@ -84,14 +84,6 @@ def attachment(pipe: Any) -> Attachment:
     return made
 
 
-def component_of(pipe: Any, name: str) -> Any:
-    """Return a component of the pipeline; `denoiser` is its unet or transformer.
-
-    Raises BackendError if there is none of that name.
-    """
-    return getattr(pipe, component_name(pipe, name))
-
-
 def component_name(pipe: Any, name: str) -> str:
     """Return the name under which the pipeline holds the component; `denoiser` is its unet or transformer."""
     names = ("unet", "transformer") if name == "denoiser" else (name,)

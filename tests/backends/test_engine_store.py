@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from diffopt.backends import BackendError, EngineKey
-from diffopt.backends.engine_store import check_engine, open_engine, read_facts
+from diffopt.backends.engine_store import check_engine, open_engine, read_manifest
 
 KEY = EngineKey("openvino", "w", [], [], {}, {}, "cpu-0")
 
@@ -31,7 +31,7 @@ def test_an_engine_is_built_once_and_loaded_ever_after(tmp_path: Path) -> None:
     first = open_engine(tmp_path, KEY, build, load)
     assert open_engine(tmp_path, KEY, refuse, load) == first
     assert open_engine(tmp_path, KEY, None, load) == first
-    assert read_facts(tmp_path / KEY.hash) == {"operations": 3}
+    assert read_manifest(tmp_path / KEY.hash)["facts"] == {"operations": 3}
 
 
 def test_a_build_leaves_nothing_else_behind(tmp_path: Path) -> None:
