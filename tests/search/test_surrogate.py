@@ -6,7 +6,6 @@ import pytest
 from diffopt.search.design import Part
 from diffopt.search.surrogate import fit, rank_correlation
 
-
 PARTS = tuple(
     Part(f"f{i}", 50.0, known=({f"f{i}": 1.0, f"f{i}.n": 1.0}, {f"f{i}": 1.0, f"f{i}.n": 4.0})) for i in range(6)
 )
