@@ -16,6 +16,7 @@ from diffopt.backends.runtime.offload_groups import offload_groups
 from diffopt.backends.runtime.open_cache_context import open_cache_context
 from diffopt.backends.runtime.quantize import quantize
 from diffopt.backends.runtime.reuse_prompt_embeddings import reuse_prompt_embeddings
+from diffopt.backends.runtime.seeded_pipeline import seeded_pipeline
 from diffopt.backends.runtime.step_plan import follow_step_plan
 from diffopt.backends.runtime.tile_vae import tile_vae
 from diffopt.backends.runtime.tiny_vae import tiny_vae
@@ -36,6 +37,7 @@ __all__ = [
     "open_cache_context",
     "quantize",
     "reuse_prompt_embeddings",
+    "seeded_pipeline",
     "tile_vae",
     "tiny_vae",
     "witnesses",
