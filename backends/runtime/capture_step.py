@@ -149,7 +149,9 @@ class Taker:
 
     def witness(self) -> Witness:
         counts = self._counts
-        detail = f"{self._name}: {counts['captured']} of {counts['requests']} requests, {counts['steps']} captured steps"
+        detail = (
+            f"{self._name}: {counts['captured']} of {counts['requests']} requests, {counts['steps']} captured steps"
+        )
         return Witness("capture_step", counts["steps"], detail)
 
     @contextlib.contextmanager

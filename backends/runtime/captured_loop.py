@@ -151,9 +151,7 @@ class CapturedLoop:
         output = guided_output(answer, self._scale, both, latents)
         outputs, samples = [output, *self._outputs[: depth - 1]], self._samples
         # Accumulated in float32, as schedulers do, and rounded once.
-        total = sum(
-            samples[k].float() * row[3 + k] + outputs[k].float() * row[3 + depth + k] for k in range(depth)
-        )
+        total = sum(samples[k].float() * row[3 + k] + outputs[k].float() * row[3 + depth + k] for k in range(depth))
         for k in range(depth - 1, 0, -1):
             self._outputs[k].copy_(self._outputs[k - 1])
             self._samples[k].copy_(self._samples[k - 1])

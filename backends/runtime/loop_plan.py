@@ -61,8 +61,13 @@ def loop_plan(full: Sequence[bool], guided: Sequence[bool], *, order: int = 0) -
 
 
 def kept_bytes(
-    latents: Sequence[int], conditions: Sequence[Sequence[int]], features: Sequence[Sequence[int]], *,
-    depth: int, order: int, item: int
+    latents: Sequence[int],
+    conditions: Sequence[Sequence[int]],
+    features: Sequence[Sequence[int]],
+    *,
+    depth: int,
+    order: int,
+    item: int,
 ) -> int:
     """Return the bytes of what lies still between the steps of a captured loop.
 

@@ -75,7 +75,9 @@ class Recording:
             given = sample.float() * found.inputs[step]
             if _far(self.inputs[step], _doubled(given) if self.guided else given, sample.dtype, 1):
                 return f"step {step} gives the denoiser more than scaled latents"
-            if _far(output, guided_output(self.answers[step], self.scale, self.guided, sample), sample.dtype, self.scale):
+            if _far(
+                output, guided_output(self.answers[step], self.scale, self.guided, sample), sample.dtype, self.scale
+            ):
                 return f"step {step} makes more of the denoiser's answer than guidance"
             foreseen = sum(
                 self.steps[step - k][1].float() * found.samples[step][k]

@@ -8,7 +8,15 @@ from diffopt.backends.base import BackendError, Witness
 from diffopt.backends.runtime.attachment import attachment, component_name
 
 Pipe = TypeVar("Pipe")
-BLOCKS = ("transformer_blocks", "single_transformer_blocks", "blocks", "layers", "down_blocks", "mid_block", "up_blocks")
+BLOCKS = (
+    "transformer_blocks",
+    "single_transformer_blocks",
+    "blocks",
+    "layers",
+    "down_blocks",
+    "mid_block",
+    "up_blocks",
+)
 """Parts whose layers see every token; what lies outside of them works on a row or two and stays as it is."""
 
 KEPT = ("norm", "time_emb", "adaln", "embed", "scale_shift")

@@ -33,7 +33,9 @@ class CaptureStep(DiffusionPass):
     family = Family.COMPILATION
     tier = Tier.EXACT
     examples = (
-        Example("capture-step", expect='diffusion.transform "capture_step" {mode = "max-autotune", attention = "auto"}'),
+        Example(
+            "capture-step", expect='diffusion.transform "capture_step" {mode = "max-autotune", attention = "auto"}'
+        ),
         Example("capture-step,compile", refusal="cannot have both capture-step and compile"),
         Example("capture-step,quantize", refusal="quantize must come before capture-step"),
     )
