@@ -82,8 +82,9 @@ class Confinement:
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Confinement:
         """Read what `to_json` wrote."""
-        given = {item.name: data[item.name] for item in fields(Confinement) if item.name in data}
-        return Confinement(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
+        known = {item.name for item in fields(Confinement)}
+        given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k in known}
+        return Confinement(**given)
 
 
 def confine(wanted: Confinement) -> tuple[str, ...]:
