@@ -74,7 +74,7 @@ def _names(old: ast.Module, new: ast.Module) -> Iterator[str]:
 
 def _used(tree: ast.Module) -> set[str]:
     found = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    found |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    found |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr != "eval"}  # a mode
     return found | {alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, JsonValue
 
 from diffopt.passes.pipeline import Trace
 
@@ -45,7 +45,18 @@ class GeneratedPass(BaseModel):
         return str(Trace.parse(f'rewrite{{code="{self.id}"}}'))
 
 
-class GeneratedPasses(BaseModel):
-    """The whole answer."""
-
-    passes: list[GeneratedPass]
+def pass_schema() -> dict[str, JsonValue]:
+    """Return the JSON schema of a pass, closed and with every property required, as strict endpoints want it."""
+    text: dict[str, JsonValue] = {"type": "string"}
+    part: dict[str, JsonValue] = {"type": "string", "enum": list(get_args(Part))}
+    properties: dict[str, JsonValue] = {
+        "name": text,
+        "summary": text,
+        "tier": {"type": "string", "enum": ["exact", "near", "traded"]},
+        "pattern": text,
+        "touches": {"type": "array", "items": part},
+        "idempotent": {"type": "boolean"},
+        "reason": text,
+        "code": text,
+    }
+    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
