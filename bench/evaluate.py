@@ -15,8 +15,8 @@ import numpy as np
 
 from diffopt.bench import device, images, memory
 from diffopt.bench.contestant import Contestant
-from diffopt.bench.disk import disk_is_full, make_folder, write_text
-from diffopt.bench.environment import allowed, cpus_for, worker_environment
+from diffopt.bench.disk import disk_is_full, empty_folder, free_bytes, make_folder, write_text
+from diffopt.bench.environment import allowed, cpus_for, worker_confinement, worker_environment
 from diffopt.bench.fidelity import Scorer, compare, psnr
 from diffopt.bench.forkserver import ForkServer
 from diffopt.bench.latency import Draw, Race, race, warm_up
@@ -60,7 +60,8 @@ class Evaluator:
 
     One owner, one thread. Every program runs in a fresh process; whatever it does, `evaluate` returns an outcome and
     the next evaluation works. A baseline that stops working is started again once, then it is the user's error.
-    `timeout_s` and `memory_limit` may be changed between evaluations.
+    `timeout_s`, `memory_limit` and `disk_limit` (bytes a program may write; 80 % of what is free if None) may be changed
+    between evaluations.
 
     Args:
         baseline: the user's pipeline as it was.
@@ -77,7 +78,8 @@ class Evaluator:
         threads: OpenMP threads and cores of every worker; None for what the user's own script would have.
         memory_limit: bytes of resident memory of a program's processes; None for 80 % of what is available.
         environment: the user's environment; workers see an allow-listed part.
-        offline: forbid the hub.
+        offline: forbid the hub, and all network.
+        hidden: folders that no program may read, beside `work`: where the run keeps its store.
         reference_batch: baseline images a call, where that changes nothing.
         secret: the seed of timed calls; None for one nobody can guess.
         progress: told what goes on: a stage, how many are done, of how many.
@@ -102,6 +104,7 @@ class Evaluator:
         memory_limit: int | None = None,
         environment: Mapping[str, str] = os.environ,
         offline: bool = True,
+        hidden: Sequence[Path] = (),
         reference_batch: int = 8,
         secret: int | None = None,
         progress: Progress = lambda stage, done, total: None,
@@ -116,6 +119,9 @@ class Evaluator:
         self._rng = np.random.default_rng(seed)
         self._secret = np.random.default_rng(secrets.randbits(128) if secret is None else secret)
         self._progress = progress
+        self._home, self._offline = Path(environment.get("HOME", "/")), offline
+        self._hidden = (self._work, *(path.resolve() for path in hidden))
+        self.disk_limit: int | None = None
         self._own_server = server is None
         self._server = server or self._new_server(environment, threads, offline)
         self._resident: Contestant | None = None
@@ -321,6 +327,8 @@ class Evaluator:
         except Died as died:
             if died.resident is not candidate.resident:
                 raise
+            if died.failed.kind == "disk":
+                empty_folder(self._work / "candidates" / program.hash, frozenset({"pipeline.py", "worker.log"}))
             self._check_disk()
             return died.failed
         finally:
@@ -345,9 +353,14 @@ class Evaluator:
         return ForkServer(self._work, environment=seen, cpus=cpus_for(seen, os.sched_getaffinity(0), threads))
 
     def _spawn(self, program: Program, folder: Path) -> Contestant:
+        own = make_folder(self._work / "candidates" / program.hash)
         resident = Resident(
             self._server, program.name, folder,
             environment=worker_environment(folder, self._engines), memory_limit=self.memory_limit,
+            disk_limit=self.disk_limit or free_bytes(own) * 8 // 10,
+            confinement=worker_confinement(
+                folder, own, self._engines, home=self._home, hidden=self._hidden, offline=self._offline
+            ),
         )  # fmt: skip
         usual_s = median(self._usual_s) if self._usual_s else 0.0
         return Contestant(resident, self.workload, timeout_s=self.timeout_s, usual_s=usual_s)

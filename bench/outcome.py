@@ -114,8 +114,9 @@ class Measured:
 class Failed:
     """A program without a number, and why: a status, never a time or a score.
 
-    `kind` is one of "build" (load raised), "crash" (the process died or a call raised), "timeout", "memory",
-    "numerics" (NaN, wrong shape, constant or unrelated images), "protocol" (bad frames, forged answers), "internal" (an error of diffopt's own).
+    `kind` is one of "build" (load raised), "crash" (the process died or a call raised), "timeout", "memory", "disk"
+    (wrote too much), "numerics" (NaN, wrong shape, constant or unrelated images), "protocol" (bad frames, forged
+    answers, work while others are timed), "internal" (an error of diffopt's own).
     """
 
     status: ClassVar[str] = "failed"

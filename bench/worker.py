@@ -28,8 +28,8 @@ _TRACEBACK_CHARACTERS = 8000
 _MODULE = "diffopt_candidate"
 
 
-def serve(connection: socket.socket) -> None:
-    """Answer requests until the parent closes the socket or says exit."""
+def serve(connection: socket.socket, *, guards: Sequence[str] = ()) -> None:
+    """Answer requests until the parent closes the socket or says exit; `guards` are told with the load."""
     faulthandler.enable()
     _opt_out_of_telemetry(Path.home())
     send, receive, frame, error_frame = connection.sendall, read_exactly, encode, _error
@@ -48,7 +48,7 @@ def serve(connection: socket.socket) -> None:
             return
         try:
             if kind == "load":
-                pipe, reply = _load(message), {"threads": _threads()}
+                pipe, reply = _load(message), {"threads": _threads(), "guards": list(guards)}
             else:
                 reply, payload = answers[kind](pipe, message)
             reply = {"type": "done", **reply}
