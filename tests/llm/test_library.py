@@ -53,7 +53,7 @@ def test_a_candidate_is_promoted_and_nothing_else(tmp_path: Path, written: Writt
     with pytest.raises(DiffoptError, match="wrong-api is no candidate: failed"):
         promote("wrong-api", run, promoted)
     assert promoted.get(wrong.id) is None
-    with pytest.raises(DiffoptError, match="no generated pass is named 'other'; there: .*no-history"):
+    with pytest.raises(DiffoptError, match=r"no generated pass is named 'other'; there: .*no-history"):
         promote("other", run, promoted)
 
 
