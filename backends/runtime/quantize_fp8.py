@@ -20,7 +20,7 @@ BLOCKS = (
 """Parts whose layers see every token; what lies outside of them works on a row or two and stays as it is."""
 
 KEPT = ("norm", "time_emb", "adaln", "embed", "scale_shift")
-SMALLEST = 256
+SMALLEST = 32
 """Fewest channels in and out of a layer worth the rounding of what enters it."""
 
 

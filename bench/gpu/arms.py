@@ -29,46 +29,51 @@ class Arm:
 EAGER = Arm("eager", "eager")
 STOCK = (
     Arm("stock-repeated", "stock", recipe="repeated"),
+    Arm("stock-repeated-tuned", "stock", recipe="repeated-tuned"),
     Arm("stock-max-autotune", "stock", recipe="max-autotune"),
 )
 VAE = "vae-channels-last,compile-vae{mode=max-autotune-no-cudagraphs}"
+KERNELS = {
+    "sdxl": "fuse-group-norm,fuse-geglu",
+    "pixart": "fuse-modulation",
+    "flux": "fuse-modulation,fuse-qk-norm",
+}
+"""Passes of Triton kernels, tried beside the same arm without them."""
 
 
-def _ours(exact: str, near: str, traded: str) -> tuple[Arm, ...]:
+def _ours(model: str, exact: str, near: str, traded: str) -> tuple[Arm, ...]:
+    regional = f"{VAE},capture-step{{mode=regional}}"
     return (
-        Arm("ours-exact", "ours", f"{exact},{VAE},capture-step"),
-        Arm("ours-near", "ours", f"{near},{VAE},capture-step"),
-        Arm("ours-traded", "ours", f"{traded},{VAE},capture-step"),
+        EAGER,
+        STOCK[0],
+        Arm("ours-regional", "ours", f"{exact},{regional}"),
+        STOCK[1],
+        Arm("ours-near", "ours", f"{near},{regional}"),
+        Arm("ours-kernels", "ours", f"{exact},{KERNELS[model]},{regional}"),
+        Arm("ours-traded", "ours", f"{traded},{regional}"),
+        Arm("ours-exact", "ours", f"{exact},{VAE},capture-step{{mode=max-autotune}}"),
+        STOCK[2],
     )
 
 
 ARMS: Mapping[str, tuple[Arm, ...]] = {
-    "sdxl": (
-        EAGER,
-        *STOCK,
-        *_ours(
-            "channels-last,fuse-qkv,freeze-prompt",
-            "channels-last,fuse-qkv,quantize-fp8,freeze-prompt,cache-features{interval=2},forecast-features",
-            "reduce-steps{steps=30},channels-last,fuse-qkv,quantize-fp8,freeze-prompt,cache-features{interval=3}",
-        ),
+    "sdxl": _ours(
+        "sdxl",
+        "channels-last,fuse-qkv,freeze-prompt",
+        "channels-last,fuse-qkv,quantize-fp8,freeze-prompt,cache-features{interval=2},forecast-features",
+        "reduce-steps{steps=30},channels-last,fuse-qkv,quantize-fp8,freeze-prompt,cache-features{interval=3}",
     ),
-    "pixart": (
-        EAGER,
-        *STOCK,
-        *_ours(
-            "fuse-qkv,freeze-prompt",
-            "fuse-qkv,quantize-fp8,freeze-prompt,cache-blocks{interval=2},forecast-features",
-            "reduce-steps{steps=14},fuse-qkv,quantize-fp8,freeze-prompt,cache-blocks{interval=3}",
-        ),
+    "pixart": _ours(
+        "pixart",
+        "fuse-qkv,freeze-prompt",
+        "fuse-qkv,quantize-fp8,freeze-prompt,cache-blocks{interval=2},forecast-features",
+        "reduce-steps{steps=14},fuse-qkv,quantize-fp8,freeze-prompt,cache-blocks{interval=3}",
     ),
-    "flux": (
-        EAGER,
-        *STOCK,
-        *_ours(
-            "fuse-qkv",
-            "fuse-qkv,quantize-fp8,cache-blocks{interval=2},forecast-features",
-            "reduce-steps{steps=20 solver=own},fuse-qkv,quantize-fp8,cache-blocks{interval=3}",
-        ),
+    "flux": _ours(
+        "flux",
+        "fuse-qkv",
+        "fuse-qkv,quantize-fp8,cache-blocks{interval=2},forecast-features",
+        "reduce-steps{steps=20 solver=own},fuse-qkv,quantize-fp8,cache-blocks{interval=3}",
     ),
 }
 """Near and traded are what the passes promise; on random weights no image can be judged, only the denoiser's error."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,19 +13,22 @@ from diffopt.ir.emit_pipeline import emit_pipeline
 from diffopt.passes.pipeline import Trace, applied
 
 
-def emitted(arm: Arm, model: Path, call: dict[str, Any], *, compiled: bool) -> str:
+def emitted(arm: Arm, model: Path, call: dict[str, Any], *, compiled: bool, small: bool = False) -> str:
     """Return the code of an arm.
 
     Args:
         model: directory that `write_model` wrote.
         call: steps, guidance, height and width.
         compiled: else captured steps run the denoiser as it is, for dry runs.
+        small: the few steps of a small model are reduced to fewer.
     """
     from diffopt.ir.description import build_module
     from diffopt.ir.source_directory import describe_directory
 
+    trace = arm.trace if compiled else re.sub(r"capture-step\{mode=[\w-]+", "capture-step{mode=eager", arm.trace)
+    if small:
+        trace = re.sub(r"reduce-steps\{steps=\d+", "reduce-steps{steps=4", trace)
     module = build_module(describe_directory(model, **call))
-    trace = arm.trace if compiled else arm.trace.replace("capture-step", "capture-step{mode=eager}")
     return emit_pipeline(applied(Trace.parse(trace), module) if trace else module)
 
 
@@ -81,8 +85,13 @@ def use_stock(pipe: Any, recipe: str) -> None:
 
     name = "unet" if getattr(pipe, "unet", None) is not None else "transformer"
     denoiser = getattr(pipe, name)
-    if recipe == "repeated":
-        denoiser.compile_repeated_blocks(fullgraph=True)
+    if recipe.startswith("repeated"):
+        if recipe == "repeated-tuned":
+            denoiser.compile_repeated_blocks(fullgraph=True, mode="max-autotune-no-cudagraphs")
+            pipe.vae.to(memory_format=torch.channels_last)
+            pipe.vae.decode = torch.compile(pipe.vae.decode, mode="max-autotune-no-cudagraphs", fullgraph=True)
+        else:
+            denoiser.compile_repeated_blocks(fullgraph=True)
         return
     setattr(pipe, name, torch.compile(denoiser, mode=recipe, fullgraph=True))
     pipe.vae.to(memory_format=torch.channels_last)

@@ -10,7 +10,11 @@ SHAPES = {
     "sdxl 32x32": (2, 20, 1024, 1024, 64),
     "sdxl prompt": (2, 20, 1024, 77, 64),
     "pixart": (2, 16, 4096, 4096, 72),
+    "pixart padded to 80": (2, 16, 4096, 4096, 80),
+    "pixart padded to 96": (2, 16, 4096, 4096, 96),
+    "pixart padded to 128": (2, 16, 4096, 4096, 128),
     "pixart prompt": (2, 16, 4096, 300, 72),
+    "pixart short prompt": (1, 16, 4096, 64, 72),
     "flux": (1, 24, 4608, 4608, 128),
 }
 """Batch, heads, queries, keys, channels of a head."""

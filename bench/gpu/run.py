@@ -21,6 +21,12 @@ from diffopt.bench.gpu.store import Results
 BUILD_SHARE = 0.5
 """Most of the time that building may take where measuring follows."""
 
+GROUPS = {
+    "sdxl-stock": ("sdxl", "stock-repeated,stock-repeated-tuned,stock-max-autotune"),
+    "sdxl-ours": ("sdxl", "ours-regional,ours-near,ours-kernels,ours-traded,ours-exact"),
+}
+"""What is prepared in processes of its own: label to model and arms; other models in one each."""
+
 SPARE_S = 12.0
 """Kept at the end for what is under way to be written."""
 
@@ -37,7 +43,15 @@ def main() -> int:
     summary = Results(given.out / "run.json")
     summary.data |= {"stage": given.stage, "device": given.device, "small": given.small, "minutes": given.minutes}
     models = given.models.split(",")
-    workers = {model: _worker(given, model, build_until, measuring) for model in models}
+    jobs = {model: (model, given.arms) for model in models}
+    if not measuring and not given.arms:
+        split = {label: group for label, group in GROUPS.items() if group[0] in models}
+        jobs = split | {
+            model: job for model, job in jobs.items() if model not in {group[0] for group in split.values()}
+        }
+    workers = {label: _worker(given, label, *job, build_until, measuring) for label, job in jobs.items()}
+    if given.kernels_s and not measuring:
+        workers["kernels"] = _kernels(given)
     if given.device != "cpu" and given.stage != "measure":
         # On the card beside the first loads, which the processor decides.
         _ceilings(summary)
@@ -50,7 +64,7 @@ def main() -> int:
         _end(process, max(until - time.time(), 0))
     summary.data["seconds"] = round(time.time() - begun, 1)
     summary.keep()
-    _print(given.out, models)
+    _print(given.out, summary, list(jobs))
     return 0
 
 
@@ -65,31 +79,44 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--no-compile", action="store_true", help="nothing is compiled, for dry runs")
     parser.add_argument("--models", default=",".join(ARMS))
     parser.add_argument("--arms", default="")
+    parser.add_argument("--kernels-s", type=float, default=0, help="seconds for single kernels, beside the builds")
     parser.add_argument("--caches-in", type=Path)
     parser.add_argument("--caches-out", type=Path)
     return parser.parse_args()
 
 
-def _worker(given: argparse.Namespace, model: str, build_until: float, measuring: bool) -> subprocess.Popen[bytes]:
-    for name in (f"{model}.built", f"{model}.turn"):
+def _kernels(given: argparse.Namespace) -> subprocess.Popen[bytes]:
+    """Measure single kernels, beside what is built."""
+    command = [
+        sys.executable, "-m", "diffopt.bench.gpu.kernels", "--out", str(given.out / "kernels.json"),
+        "--device", given.device, "--budget", str(given.kernels_s),
+    ]  # fmt: skip
+    log = (given.out / "kernels.log").open("ab")
+    return subprocess.Popen(command + ["--small"] * given.small, stdout=log, stderr=subprocess.STDOUT)
+
+
+def _worker(
+    given: argparse.Namespace, label: str, model: str, arms: str, build_until: float, measuring: bool
+) -> subprocess.Popen[bytes]:
+    for name in (f"{label}.built", f"{label}.turn"):
         (given.work / name).unlink(missing_ok=True)
     command = [
-        sys.executable, "-m", "diffopt.bench.gpu.worker", model, "--out", str(given.out), "--work", str(given.work),
-        "--device", given.device, "--build-until", str(build_until), "--arms", given.arms,
+        sys.executable, "-m", "diffopt.bench.gpu.worker", model, "--label", label, "--out", str(given.out), "--work", str(given.work),
+        "--device", given.device, "--build-until", str(build_until), "--arms", arms,
     ]  # fmt: skip
     command += ["--small"] * given.small + ["--no-compile"] * given.no_compile
-    command += ["--turn", str(given.work / f"{model}.turn")] if measuring else []
+    command += ["--turn", str(given.work / f"{label}.turn")] if measuring else []
     for name in ("caches_in", "caches_out"):
         if getattr(given, name) is not None:
             command += [f"--{name.replace('_', '-')}", str(getattr(given, name))]
     own = {
-        "TORCHINDUCTOR_CACHE_DIR": str(given.work / "inductor" / model),
-        "TRITON_CACHE_DIR": str(given.work / "triton" / model),
+        "TORCHINDUCTOR_CACHE_DIR": str(given.work / "inductor" / label),
+        "TRITON_CACHE_DIR": str(given.work / "triton" / label),
         "PYTHONUNBUFFERED": "1",
         "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:False",
         "HF_HUB_OFFLINE": "1",
     }
-    log = (given.out / f"{model}.log").open("ab")
+    log = (given.out / f"{label}.log").open("ab")
     return subprocess.Popen(command, env={**os.environ, **own}, stdout=log, stderr=subprocess.STDOUT)
 
 
@@ -131,9 +158,16 @@ def _end(process: subprocess.Popen[bytes], seconds: float) -> None:
         process.wait()
 
 
-def _print(out: Path, models: list[str]) -> None:
+def _print(out: Path, summary: Results, labels: list[str]) -> None:
     """Print a short table."""
-    for model in models:
+    ceilings = dict(summary.data.get("ceilings", {}))
+    for name, entry in ceilings.pop("attention_s", {}).items():
+        shown = {
+            k: f"{v * 1e6:.0f}us" if isinstance(v, float) else str(v)[:40] for k, v in entry.items() if k != "flops"
+        }
+        print(f"attention {name}: {shown}")
+    print(ceilings, summary.data.get("ceilings_problem", ""))
+    for model in labels:
         data = Results(out / f"{model}.json").data
         print(f"== {model}: {len(data.get('rounds', []))} rounds, flops {data.get('flops')}")
         for name, entry in data.get("arms", {}).items():

@@ -54,12 +54,15 @@ def save_caches(folder: Path, name: str, most: int) -> list[str]:
 
 
 def load_caches(folder: Path, name: str) -> int:
-    """Hand torch what it compiled on a machine of the same kind; return the bytes read, 0 where there are none."""
+    """Hand torch what it compiled on a machine of the same kind; return the bytes read, 0 where there are none.
+
+    name: of the model; caches of all labels that begin with it are read.
+    """
     import torch
 
-    files = sorted(folder.glob(f"{name}.*.cache"))
-    if not files:
-        return 0
-    packed = b"".join(file.read_bytes() for file in files)
-    torch.compiler.load_cache_artifacts(lzma.decompress(packed))
-    return len(packed)
+    total = 0
+    for label in sorted({file.name.split(".")[0] for file in folder.glob(f"{name}*.cache")}):
+        packed = b"".join(file.read_bytes() for file in sorted(folder.glob(f"{label}.*.cache")))
+        torch.compiler.load_cache_artifacts(lzma.decompress(packed))
+        total += len(packed)
+    return total

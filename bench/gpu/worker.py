@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import json
 import os
 import signal
@@ -34,8 +35,8 @@ class Worker:
         self.given = given
         self.device = given.device
         self.out: Path = given.out
-        self.folder = given.work / given.model
-        self.results = Results(self.out / f"{given.model}.json")
+        self.folder = given.work / given.label
+        self.results = Results(self.out / f"{given.label}.json")
         self.model = write_model(
             given.model,
             self.folder / "model",
@@ -75,8 +76,13 @@ class Worker:
             self._say(f"{arm.name}: {time.time() - start:.1f} s {self.results.data['problems'].get(arm.name, '')}")
             if self.given.caches_out:
                 with contextlib.suppress(Exception):
-                    self.results.data["notes"]["caches"] = save_caches(self.given.caches_out, self.given.model, 2)
+                    self.results.data["notes"]["caches"] = save_caches(self.given.caches_out, self.given.label, 2)
             self.results.keep()
+            gc.collect()
+            if self.device != "cpu":
+                import torch
+
+                torch.cuda.empty_cache()
 
     def _build(self, arm: Arm) -> dict[str, Any]:
         import torch
@@ -84,7 +90,9 @@ class Worker:
         from diffopt.backends.runtime import witnesses
         from diffopt.bench.gpu.build import emitted, held_bytes, load, share_weights, use_stock
 
-        code = emitted(arm, self.folder / "model", self.call, compiled=not self.given.no_compile)
+        code = emitted(
+            arm, self.folder / "model", self.call, compiled=not self.given.no_compile, small=self.given.small
+        )
         pipe = load(code, self.folder / arm.name, self.folder / "model", self.device)
         if arm.kind == "stock":
             use_stock(pipe, arm.recipe)
@@ -246,7 +254,7 @@ class Worker:
             self.results.data.setdefault("logs", {})[name] = log
 
     def _say(self, text: str) -> None:
-        print(f"[{self.given.model}] {text}", flush=True)
+        print(f"[{self.given.label}] {text}", flush=True)
 
 
 @contextlib.contextmanager
@@ -268,6 +276,7 @@ def main() -> None:
     """Build, wait for the turn where there is one, measure."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", choices=ARMS)
+    parser.add_argument("--label", default="", help="name of the results; the model where it is left out")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--caches-in", type=Path)
@@ -279,6 +288,7 @@ def main() -> None:
     parser.add_argument("--turn", type=Path, help="file that says for how long to measure, once it is this one's turn")
     parser.add_argument("--arms", default="", help="only these, and eager")
     given = parser.parse_args()
+    given.label = given.label or given.model
     if given.no_compile:
         os.environ["TORCHDYNAMO_DISABLE"] = "1"
     import torch
@@ -290,7 +300,7 @@ def main() -> None:
     worker = Worker(given)
     wanted = set(filter(None, given.arms.split(",")))
     worker.build(tuple(arm for arm in ARMS[given.model] if not wanted or arm.kind == "eager" or arm.name in wanted))
-    (given.work / f"{given.model}.built").touch()
+    (given.work / f"{given.label}.built").touch()
     if given.turn is not None:
         while not given.turn.is_file():
             time.sleep(0.2)

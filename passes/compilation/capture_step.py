@@ -49,12 +49,12 @@ class CaptureStep(DiffusionPass):
         "offload-groups": "captured steps need all weights where they are",
     }
 
-    mode: Literal["eager", "default", "max-autotune"] = "max-autotune"
+    mode: Literal["eager", "default", "max-autotune", "regional"] = "max-autotune"
     attention: Literal["auto", "cudnn", "flash", "efficient"] = "auto"
 
     @classmethod
     def space(cls, module: ModuleOp) -> Iterator[Self]:
-        yield cls(mode="default")
+        yield cls(mode="regional")
         yield cls(mode="max-autotune")
         yield cls(mode="max-autotune", attention="cudnn")
 
