@@ -21,7 +21,7 @@ ATTENTION = {
 WATCHED = ("callback", "callback_on_step_end")
 """Arguments of a call that want to see each step."""
 
-TUNED = {"max_autotune": True, "triton.cudagraphs": False, "conv_1x1_as_mm": True}
+TUNED: dict[str, Any] = {"max_autotune": True, "triton.cudagraphs": False, "conv_1x1_as_mm": True}
 MORE_BLOCKS = ("BasicTransformerBlock", "ResnetBlock2D")
 """Classes that repeat in denoisers whose class does not say so."""
 

@@ -116,7 +116,7 @@ class CapturedLoop:
         if self._device.type != "cuda":
             self._ready = True
             return
-        aside = torch.cuda.Stream()
+        aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside), self._attention():
             for kind in self.plan.distinct:

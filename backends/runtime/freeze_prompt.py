@@ -110,7 +110,7 @@ class FrozenPrompt:
             text = project(text).view(text.shape[0], -1, self._denoiser.inner_dim)
         rest = text[variant.constant :]
         bias = None
-        if variant.masked and len(rest):
+        if mask is not None and len(rest):
             bias = (1 - mask[variant.constant :, : variant.length].to(text.dtype)) * -10000.0
             bias = bias[:, None, None, :]
         made = []

@@ -52,7 +52,8 @@ def versions() -> dict[str, str]:
     """Return the versions of what the figures depend on."""
     import torch
 
-    return {"torch": torch.__version__, "cuda": str(torch.version.cuda), "cudnn": str(torch.backends.cudnn.version())}
+    cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+    return {"torch": torch.__version__, "cuda": str(torch.version.cuda), "cudnn": str(cudnn)}
 
 
 def _attention(shape: tuple[int, int, int, int, int]) -> dict[str, Any]:
@@ -95,10 +96,10 @@ def _seconds(run: Callable[[], Any], repeats: int = 20) -> float:
         run()
     times = []
     for _ in range(repeats):
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
         start.record()
         run()
         end.record()
         torch.cuda.synchronize()
         times.append(start.elapsed_time(end) / 1e3)
-    return statistics.median(times)
+    return float(statistics.median(times))
