@@ -17,6 +17,7 @@ CLIP_TOKENIZER = MODELS / "shapes" / "weights" / "tokenizer"
 CLIP_2 = MODELS / "shapes_xl" / "weights" / "text_encoder_2"
 """The second CLIP encoder, two layers with a projection; demo:shapes-xl and demo:shapes-flow use it."""
 TOKENS = 32
+_NOT_SETTINGS = ("architectures", "dtype", "model_type", "torch_dtype", "transformers_version")
 
 Encode = Callable[[list[str]], "dict[str, torch.Tensor]"]
 
@@ -35,7 +36,7 @@ def load_encoder(folder: Path, kind: str) -> Any:
     from safetensors.torch import load_file
 
     config = json.loads((folder / "config.json").read_text())
-    settings = {key: value for key, value in config.items() if key not in ("architectures", "dtype", "torch_dtype")}
+    settings = {key: value for key, value in config.items() if key not in _NOT_SETTINGS}
     network: nn.Module = getattr(transformers, kind)(transformers.CLIPTextConfig(**settings))
     stored = {_bare(name): value for name, value in load_file(folder / "model.safetensors").items()}
     state = dict(network.state_dict())
@@ -57,7 +58,10 @@ def load_tokenizer(folder: Path, kind: str = "CLIPTokenizer") -> Any:
     """Load a tokenizer of a transformers class."""
     import transformers
 
-    return getattr(transformers, kind).from_pretrained(folder)
+    tokenizer = getattr(transformers, kind).from_pretrained(folder)
+    if len(found := tokenizer("a red circle").input_ids) != 5:
+        raise ValueError(f"{folder}: read as another vocabulary, a caption of three words has {len(found)} tokens")
+    return tokenizer
 
 
 def tokens_of(tokenizer: Any, captions: list[str], device: torch.device) -> dict[str, torch.Tensor]:

@@ -59,7 +59,7 @@ def encode_images(vae: nn.Module, images: npt.NDArray[np.uint8], batch: int = 50
     parts = []
     with torch.no_grad():
         for start in range(0, len(images), batch):
-            pixels = torch.from_numpy(np.ascontiguousarray(images[start : start + batch])).to(device)
+            pixels = torch.from_numpy(np.array(images[start : start + batch])).to(device)
             scaled = pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
             parts.append(vae.encode(scaled).latent_dist.mean.half())
     return torch.cat(parts)

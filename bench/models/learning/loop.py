@@ -129,15 +129,10 @@ def fit(
     if not average:
         with torch.no_grad():
             torch._foreach_copy_(averages, [weight.detach() for weight in weights])
-    mean.load_state_dict({**network.state_dict(), **_only(mean, averages)})
+    for own, source in zip(mean.buffers(), network.buffers(), strict=True):
+        own.copy_(source)
     say(f"{count} steps in {time.monotonic() - started:.0f} s")
     return mean.eval()
-
-
-def _only(mean: nn.Module, averages: list[torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return the averaged weights by name; everything else (buffers, statistics) is the network's own."""
-    chosen = {id(weight) for weight in averages}
-    return {name: weight for name, weight in mean.named_parameters() if id(weight) in chosen}
 
 
 def _eager(step: Callable[[], torch.Tensor], optimizer: torch.optim.Optimizer) -> Callable[[], torch.Tensor]:
