@@ -109,6 +109,7 @@ def _scheduler() -> Any:
         prediction_type="v_prediction",
         clip_sample=False,
         set_alpha_to_one=False,
+        steps_offset=1,  # of no effect with trailing steps, but the pipeline insists
         timestep_spacing="trailing",
         rescale_betas_zero_snr=True,
     )
