@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -56,12 +56,13 @@ def encode_images(vae: nn.Module, images: npt.NDArray[np.uint8], batch: int = 50
     import torch
 
     device = next(vae.parameters()).device
+    encode: Any = vae.encode
     parts = []
     with torch.no_grad():
         for start in range(0, len(images), batch):
             pixels = torch.from_numpy(np.array(images[start : start + batch])).to(device)
             scaled = pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
-            parts.append(vae.encode(scaled).latent_dist.mean.half())
+            parts.append(encode(scaled).latent_dist.mean.half())
     return torch.cat(parts)
 
 

@@ -84,7 +84,8 @@ def fit(
     device = next(network.parameters()).device
     mean = copy.deepcopy(network).requires_grad_(False)
     pairs = [(m, w) for m, w in zip(mean.parameters(), network.parameters(), strict=True) if w.requires_grad]
-    averages, weights = [m for m, _ in pairs], [w for _, w in pairs]
+    averages: list[torch.Tensor] = [m for m, _ in pairs]
+    weights = [w for _, w in pairs]
     fast = device.type == "cuda"
     level = torch.zeros((), device=device)
     optimizer = torch.optim.AdamW(
@@ -152,7 +153,7 @@ def _captured(step: Callable[[], torch.Tensor], optimizer: torch.optim.Optimizer
     import torch
 
     run = _eager(step, optimizer)
-    side = torch.cuda.Stream()
+    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         for _ in range(3):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from diffopt.bench.models.learning.loop import Say, Stop, fit
 
@@ -37,7 +37,8 @@ def train_text(
     from torch.nn.functional import cross_entropy
 
     wordings, slots, device = len(tokens) // len(targets), targets.shape[1], tokens.device
-    width = encoder.config.hidden_size  # type: ignore[union-attr]
+    config: Any = encoder.config
+    width = int(config.hidden_size)
 
     class Reading(nn.Module):
         def __init__(self) -> None:

@@ -61,7 +61,7 @@ def new_network() -> torch.nn.Sequential:
 
 def quarters_of(pixels: torch.Tensor) -> torch.Tensor:
     """Cut images [n, 3, 64, 64] into quarters [n * 4, 3, 32, 32], in the order of QUARTERS."""
-    cut = pixels.unflatten(3, (2, QUARTER)).unflatten(2, (2, QUARTER))
+    cut = pixels.reshape(len(pixels), pixels.shape[1], 2, QUARTER, 2, QUARTER)
     return cut.permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
 
 

@@ -43,14 +43,15 @@ def train_vae(vae: nn.Module, images: torch.Tensor, seconds: float, say: Say, st
         total: torch.Tensor = error.abs().mean() + 2 * error.square().mean() + _KL * kl
         return total
 
-    trained: Any = fit(vae, loss, seconds=seconds, rate=2e-3, say=say, stop=stop, half=False)
+    done = fit(vae, loss, seconds=seconds, rate=2e-3, say=say, stop=stop, half=False)
+    trained: Any = done
     whiten(trained, images[:1000].float() / 127.5 - 1)
     with torch.no_grad():
         pixels = images[-256:].float() / 127.5 - 1
         again = trained.decode(trained.encode(pixels).latent_dist.mean).sample.clamp(-1, 1)
         error = ((again - pixels) / 2).square().mean(dim=(1, 2, 3))
     say(f"autoencoder: PSNR {float((-10 * error.log10()).median()):.1f} dB")
-    return trained
+    return done
 
 
 def train_scorer(
