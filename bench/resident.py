@@ -88,7 +88,7 @@ class Resident:
         self._poll = select.poll()
         for descriptor in (self._spawned.connection.fileno(), self._spawned.log, self._spawned.exit):
             self._poll.register(descriptor, select.POLLIN)
-        self._watch = MemoryWatch(self.pid, self._members)
+        self._watch = MemoryWatch(self.pid, self.members)
         self._sample_at = 0.0
         self._alive, self._stopped = True, False
 
@@ -250,7 +250,7 @@ class Resident:
         ended.register(self._spawned.exit, select.POLLIN)
         grace = ended.poll(200 if self._spawned.connection.fileno() < 0 or self._hung_up() else 0)
         until = time.monotonic() + _KILL_S
-        while (members := self._members()) and time.monotonic() < until:
+        while (members := self.members()) and time.monotonic() < until:
             for pid in members:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGKILL)
@@ -274,7 +274,8 @@ class Resident:
         except OSError:
             return True
 
-    def _members(self) -> set[int]:
+    def members(self) -> set[int]:
+        """Return the process ids of the worker and of all it started."""
         return self._server.family(self.pid)
 
     def _pause(self) -> None:
