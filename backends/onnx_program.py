@@ -6,7 +6,7 @@ from typing import Any
 
 from diffopt.backends.base import JSON, BackendError, Program
 from diffopt.backends.glue import split
-from diffopt.backends.onnxruntime import convert
+from diffopt.backends.onnx_export import convert
 
 
 def compose(program: Program) -> tuple[Any, dict[str, JSON]]:
@@ -15,7 +15,7 @@ def compose(program: Program) -> tuple[Any, dict[str, JSON]]:
     from onnx import helper, numpy_helper
 
     parts = {
-        part.name: convert(part.module, part.inputs, part.input_names, part.batched) for part in program.parts.values()
+        part.name: convert(part.module, part.inputs, part.input_names, part.axes()) for part in program.parts.values()
     }
     glue = split(program)
     names = tuple(f"value_{index}" for index in range(len(glue.examples)))

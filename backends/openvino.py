@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy
 
-from diffopt.backends.base import JSON, BackendError, Capabilities, EngineOptions, Part, Program, Run, Tensors
+from diffopt.backends.base import JSON, Axes, BackendError, Capabilities, EngineOptions, Part, Program, Run, Tensors
 from diffopt.backends.one_thread import one_thread
 from diffopt.backends.openvino_rewrites import flatten_group_norms
 
@@ -56,7 +56,7 @@ class OpenVinoBuilder:
         from diffopt.backends.numeric_check import compare
 
         started = time.perf_counter()
-        model = convert(part.module, part.inputs, part.input_names, part.batched)
+        model = convert(part.module, part.inputs, part.input_names, part.axes())
         save(model, folder)
         seconds = time.perf_counter() - started
         checks = compare(self.load(folder, options), part)
@@ -140,9 +140,9 @@ class _Request:
 
 
 def convert(
-    module: torch.nn.Module, inputs: Tensors, names: tuple[str, ...], batched: tuple[bool, ...] | None = None
+    module: torch.nn.Module, inputs: Tensors, names: tuple[str, ...], axes: tuple[Axes, ...] | None = None
 ) -> Any:
-    """Convert a module with tensor arguments and results; `batched` inputs get an open first dimension.
+    """Convert a module with tensor arguments and results; `axes` are the open dimensions of each input.
 
     Raises BackendError if OpenVINO cannot take it.
     """
@@ -165,10 +165,9 @@ def convert(
         raise BackendError(f"OpenVINO sees {len(model.inputs)} of {len(inputs)} inputs of {type(module).__name__}")
     for port, name in zip(model.inputs, names, strict=True):
         port.get_node().set_friendly_name(name)
-    open_batch = batched or (False,) * len(inputs)
     shapes = {
-        index: [-1 if is_open and axis == 0 else size for axis, size in enumerate(value.shape)]
-        for index, (value, is_open) in enumerate(zip(inputs, open_batch, strict=True))
+        index: [-1 if axis in opened else size for axis, size in enumerate(value.shape)]
+        for index, (value, opened) in enumerate(zip(inputs, axes or ({},) * len(inputs), strict=True))
     }
     model.reshape(shapes)
     flatten_group_norms(model)
