@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffopt.backends.base import JSON, BackendError, Capabilities, EngineOptions, Part, Program, Run, Tensors
+from diffopt.backends.base import JSON, Axis, BackendError, Capabilities, EngineOptions, Part, Program, Run, Tensors
 
 if TYPE_CHECKING:
     import torch
@@ -107,15 +107,21 @@ def export_program(module: torch.nn.Module, part: Part) -> torch.export.Exported
     examples = resized(part, {axis.name: max(2, axis.usual) for axes in part.axes() for axis in axes.values()})
     made: dict[str, Any] = {}
     shapes = tuple(
-        {
-            position: made.setdefault(axis.name, torch.export.Dim(axis.name, max=axis.most))
-            for position, axis in axes.items()
-        }
+        {position: made.setdefault(axis.name, _dimension(axis)) for position, axis in axes.items()}
         for axes in part.axes()
     )
     return torch.export.export(
         module, examples, dynamic_shapes=(shapes,) if _variadic(module) else shapes, strict=False
     )
+
+
+def _dimension(axis: Axis) -> Any:
+    """Return an open dimension; only a batch is free of conditions that a network puts on its sizes."""
+    import torch
+
+    if axis.name == "batch":
+        return torch.export.Dim(axis.name, max=max(2, axis.most))
+    return torch.export.Dim.AUTO(min=max(2, axis.least), max=axis.most)
 
 
 def _variadic(module: torch.nn.Module) -> bool:

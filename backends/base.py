@@ -169,6 +169,7 @@ BUILDERS: Mapping[str, tuple[str, str]] = {
     "openvino": ("diffopt.backends.openvino", "OpenVinoBuilder"),
     "onnxruntime": ("diffopt.backends.onnxruntime", "OnnxRuntimeBuilder"),
     "aotinductor": ("diffopt.backends.aotinductor", "AotInductorBuilder"),
+    "tensorrt": ("diffopt.backends.tensorrt", "TensorRtBuilder"),
 }
 """Module and class of each builder, by the name that passes and emitted code use."""
 

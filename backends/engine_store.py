@@ -49,6 +49,28 @@ def open_engine(
     return load(folder)
 
 
+def store_engine(folder: Path, key: EngineKey, build: Callable[[Path], Mapping[str, JSON]], *, replace: bool) -> bool:
+    """Write an engine into a folder of the caller's naming, whole or not at all; return whether it had to be built.
+
+    A sound engine of the same key is kept. Raises BackendError where another one stands there and may not be replaced.
+    """
+    if check_engine(folder) is None:
+        if read_manifest(folder)["key"] == json.loads(json.dumps(key.to_json())):
+            return False
+        if not replace:
+            raise BackendError(f"{folder} holds another engine", "give another folder, or --force")
+    with _scratch(folder.parent, folder.name) as scratch:
+        facts = dict(build(scratch))
+        _write_manifest(scratch, key, facts)
+        if folder.exists():
+            _set_aside(folder)
+        _publish(scratch, folder)
+    damage = check_engine(folder)
+    if damage is not None:
+        raise BackendError(f"{folder} could not be written: {damage}", "is there room on the disk?")
+    return True
+
+
 def check_engine(folder: Path) -> str | None:
     """Return None if the folder holds a sound engine, or else what is wrong with it."""
     try:

@@ -16,8 +16,15 @@ def compare(run: Run, part: Part) -> dict[str, JSON]:
 
     Raises BackendError where the engine returns what is not a number though torch does not, or other shapes.
     """
-    found = [check for _, check in compare_sizes(run, part, sizes_to_check(part))]
-    return {"max_error": max(check[0] for check in found), "relative_l2_error": max(check[1] for check in found)}
+    found = compare_sizes(run, part, sizes_to_check(part))
+    checks: JSON = [
+        {"sizes": sizes, "max_error": largest, "relative_l2_error": relative} for sizes, (largest, relative) in found
+    ]
+    return {
+        "max_error": max(largest for _, (largest, _) in found),
+        "relative_l2_error": max(relative for _, (_, relative) in found),
+        **({} if part.open is None else {"checks": checks}),
+    }
 
 
 def compare_sizes(

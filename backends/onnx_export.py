@@ -7,7 +7,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffopt.backends.base import Axes, BackendError, Tensors
+from diffopt.backends.base import Axes, Axis, BackendError, Tensors
 
 if TYPE_CHECKING:
     import torch
@@ -33,8 +33,7 @@ def convert(
     examples = tuple(_at_least_two(value, given) for value, given in zip(inputs, opened, strict=True))
     made: dict[str, Any] = {}
     shapes = tuple(
-        {position: made.setdefault(axis.name, _dimension(axis.name)) for position, axis in given.items()}
-        for given in opened
+        {position: made.setdefault(axis.name, _dimension(axis)) for position, axis in given.items()} for given in opened
     )
     try:
         with torch.no_grad(), warnings.catch_warnings():
@@ -64,11 +63,12 @@ def save(model: Any, folder: Path) -> None:
     onnx.checker.check_model(str(folder / MODEL))
 
 
-def _dimension(name: str) -> Any:
+def _dimension(axis: Axis) -> Any:
     """Return an open dimension; only a batch is free of conditions that a network puts on its sizes."""
     import torch
 
-    return torch.export.Dim(name) if name == "batch" else torch.export.Dim.AUTO
+    # without a greatest size, the exporter would have to show that sums of billions of pictures fit an integer
+    return torch.export.Dim(axis.name, max=max(2, axis.most)) if axis.name == "batch" else torch.export.Dim.AUTO
 
 
 def _name_dimensions(model: Any, opened: tuple[Axes, ...]) -> None:

@@ -33,10 +33,12 @@ def main() -> int:
     parser.add_argument("--again", action="store_true", help="try also what is known")
     parser.add_argument("--failed", action="store_true", help="try again what failed")
     parser.add_argument("--page", type=Path, help="write the table from what is known, and try nothing")
-    parser.add_argument("--one", nargs=2, metavar=("CLASS", "BACKEND"), help=argparse.SUPPRESS)
+    parser.add_argument("--one", nargs="+", metavar="CLASS BACKEND", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        print("\n" + json.dumps(check_class(*options.one)))
+        name, *backends = options.one
+        for backend in backends:
+            print("\n" + json.dumps({backend: check_class(name, backend)}), flush=True)
         return 0
     versions = {name: version(name) for name in LIBRARIES}
     results: dict[str, Any] = {"versions": versions, "classes": {}}
@@ -48,31 +50,42 @@ def main() -> int:
         return 0
     for name in options.names or denoiser_classes():
         row = results["classes"].setdefault(name, {})
-        for backend in BACKENDS:
-            done = row.get(backend)
-            if done and not options.again and not (options.failed and done["status"] != "exported"):
-                continue
-            row[backend] = _in_process(name, backend, options.limit)
-            print(f"{name:45} {backend:12} {row[backend]['status']:10} {row[backend].get('reason', '')[:150]}", flush=True)
-            options.results.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
+        wanted = [
+            backend
+            for backend in BACKENDS
+            if options.again or not (done := row.get(backend)) or (options.failed and done["status"] != "exported")
+        ]
+        if not wanted:
+            continue
+        row.update(_in_process(name, wanted, options.limit))
+        for backend in wanted:
+            print(
+                f"{name:45} {backend:12} {row[backend]['status']:10} {row[backend].get('reason', '')[:150]}", flush=True
+            )
+        options.results.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
     return 0
 
 
-def _in_process(name: str, backend: str, limit: float) -> dict[str, Any]:
+def _in_process(name: str, backends: list[str], limit: float) -> dict[str, Any]:
+    """Return what became of a class, by backend; what a crash or the limit leaves open is the crash's or the limit's."""
     if name not in table():
-        return check_class(name, backend)
-    command = [sys.executable, "-m", "diffopt.bench.coverage", "--one", name, backend]
+        return {backend: check_class(name, backend) for backend in backends}
+    command = [sys.executable, "-m", "diffopt.bench.coverage", "--one", name, *backends]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    out, rest = "", {"status": "timeout", "reason": f"not done in {limit * len(backends):.0f} s"}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=limit, env=environment, check=False)
-    except subprocess.TimeoutExpired:
-        return {"status": "timeout", "reason": f"not done in {limit:.0f} s"}
-    lines = done.stdout.strip().splitlines()
-    if done.returncode or not lines:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=limit * len(backends), env=environment, check=False
+        )
         last = (done.stderr.strip().splitlines() or ["nothing said"])[-1]
-        return {"status": "crashed", "reason": f"exit code {done.returncode}: {last[:300]}"}
-    found: dict[str, Any] = json.loads(lines[-1])
-    return found
+        out, rest = done.stdout, {"status": "crashed", "reason": f"exit code {done.returncode}: {last[:300]}"}
+    except subprocess.TimeoutExpired as late:
+        out = late.stdout.decode() if isinstance(late.stdout, bytes) else late.stdout or ""
+    found: dict[str, Any] = {}
+    for line in out.splitlines():
+        if line.startswith('{"'):
+            found |= json.loads(line)
+    return {backend: found.get(backend, rest) for backend in backends}
 
 
 def page(results: dict[str, Any]) -> str:
@@ -83,7 +96,9 @@ def page(results: dict[str, Any]) -> str:
     for backend in BACKENDS:
         count = sum(classes[name].get(backend, {}).get("status") == "exported" for name in built)
         share = 100 * count / max(1, len(built))
-        lines.append(f"- {backend}: {count} of {len(built)} that can be built small ({share:.0f} %), {len(classes)} in all")
+        lines.append(
+            f"- {backend}: {count} of {len(built)} that can be built small ({share:.0f} %), {len(classes)} in all"
+        )
     both = sum(all(r["status"] == "exported" for r in classes[name].values()) for name in built)
     lines += [f"- both: {both} of {len(built)} ({100 * both / max(1, len(built)):.0f} %)", ""]
     lines += ["| class | batch | ONNX (ONNX Runtime) | OpenVINO |", "| --- | --- | --- | --- |"]
