@@ -51,6 +51,7 @@ def component_parts(pipe: Any, workload: Workload, components: Sequence[str] = (
     watched = {name.removesuffix("_decoder").removesuffix("_encoder"): "" for name in chosen if name.startswith("vae")}
     watched |= {name: "" for name in chosen if not name.startswith("vae")}
     watched = {name: METHODS.get(name, "forward") for name in watched}
+    _refuse_longer(pipe, workload.sequence)
     usual = {axis.name: axis.usual for axis in (getattr(workload, name) for name in VARYING) if axis is not None}
     base = _calls(pipe, watched, usual)
     varied = {
@@ -108,14 +109,21 @@ def _calls(pipe: Any, watched: Mapping[str, str], sizes: Mapping[str, int]) -> d
         }
 
 
+def _tokenizers(pipe: Any) -> list[Any]:
+    return [value for name, value in pipe.components.items() if "tokenizer" in name and value is not None]
+
+
+def _refuse_longer(pipe: Any, sequence: Axis | None) -> None:
+    longest = min((tokenizer.model_max_length for tokenizer in _tokenizers(pipe)), default=0)
+    if sequence is not None and sequence.most > longest:
+        raise BackendError(f"a sequence of {sequence.most} is longer than the tokenizer's {longest}")
+
+
 @contextlib.contextmanager
 def _sequence(pipe: Any, length: int) -> Iterator[None]:
     """Let the tokenizers cut and fill prompts to another length for a while."""
-    tokenizers = [value for name, value in pipe.components.items() if "tokenizer" in name and value is not None]
+    tokenizers = _tokenizers(pipe)
     before = [tokenizer.model_max_length for tokenizer in tokenizers]
-    longest = min(before, default=0)
-    if length > longest:
-        raise BackendError(f"a sequence of {length} is longer than the tokenizer's {longest}")
     for tokenizer in tokenizers:
         tokenizer.model_max_length = length
     try:

@@ -19,11 +19,17 @@ LARGEST_FILE = 2**30
 
 
 def convert(
-    module: torch.nn.Module, inputs: Tensors, names: tuple[str, ...], axes: tuple[Axes, ...] | None = None
+    module: torch.nn.Module,
+    inputs: Tensors,
+    names: tuple[str, ...],
+    axes: tuple[Axes, ...] | None = None,
+    *,
+    opset: int | None = None,
 ) -> Any:
     """Convert a module with tensor arguments and results by `torch.export`, and let onnxscript's optimizer clean it up.
 
     axes: the open dimensions of each input, by name; one name is one size, wherever it stands.
+    opset: version of the operators; None is the exporter's own choice.
     Raises BackendError if the exporter cannot take it, or would fix a dimension that is to be open.
     """
     import torch
@@ -40,7 +46,7 @@ def convert(
             warnings.simplefilter("ignore")
             exported = torch.onnx.export(
                 module, examples, dynamo=True, dynamic_shapes={"inputs": shapes} if _variadic(module) else shapes,
-                input_names=list(names), verbose=False, optimize=True,
+                input_names=list(names), verbose=False, optimize=True, opset_version=opset,
             )  # fmt: skip
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]

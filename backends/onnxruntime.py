@@ -104,7 +104,7 @@ class OnnxRuntimeEngine:
 def _from_device(value: Any) -> torch.Tensor:
     import torch
 
-    found: torch.Tensor = torch.utils.dlpack.from_dlpack(value._ortvalue.to_dlpack())  # type: ignore[attr-defined]
+    found: torch.Tensor = torch.utils.dlpack.from_dlpack(value._ortvalue.to_dlpack())
     return found
 
 

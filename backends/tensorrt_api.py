@@ -138,7 +138,7 @@ class LoadedPlan:
         self.outputs = [name for name in names if engine.get_tensor_mode(name=name) != is_input]
         self._types = {name: _torch_type(engine.get_tensor_dtype(name=name)) for name in names}
         self._graphs = graphs
-        self._stream = torch.cuda.Stream()
+        self._stream: torch.cuda.Stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._ready: dict[tuple[Shape, ...], _Prepared] = {}
         self._profile = 0
 

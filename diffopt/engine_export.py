@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from diffopt.ir.errors import DiffoptError
 
 if TYPE_CHECKING:
-    from diffopt.backends.base import Axis, EngineKey, Part
+    from diffopt.backends.base import JSON, Axis, EngineKey, Part
     from diffopt.backends.export_folder import Exported
 
 
@@ -90,7 +90,7 @@ def _key(pipe: Any, part: Part, chosen: Any, options: Mapping[str, Any]) -> Engi
     from diffopt.backends.runtime.engine_key import engine_key, signature_of
 
     owner = "vae" if part.name.startswith("vae") else part.name
-    opened = [
+    opened: list[JSON] = [
         {str(position): [axis.name, axis.least, axis.usual, axis.most] for position, axis in axes.items()}
         for axes in part.axes()
     ]

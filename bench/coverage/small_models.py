@@ -39,7 +39,7 @@ def denoiser_classes() -> dict[str, type[torch.nn.Module]]:
         for name in dir(module):
             if not any(part in name for part in NAMES) or any(part in name for part in OTHERS):
                 continue
-            kind = getattr(module, name, None)
+            kind: Any = getattr(module, name, None)
             if inspect.isclass(kind) and issubclass(kind, diffusers.ModelMixin):
                 found[name] = kind
     return dict(sorted(found.items()))
