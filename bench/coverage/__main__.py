@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
-import subprocess
 import sys
 from importlib.metadata import version
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +34,8 @@ def main() -> int:
     parser.add_argument("--again", action="store_true", help="try also what is known")
     parser.add_argument("--failed", action="store_true", help="try again what failed")
     parser.add_argument("--page", type=Path, help="write the table from what is known, and try nothing")
-    parser.add_argument("--one", nargs="+", metavar="CLASS BACKEND", help=argparse.SUPPRESS)
+    parser.add_argument("--count", type=int, default=1000, help="stop after so many classes; the next run goes on")
     options = parser.parse_args()
-    if options.one:
-        name, *backends = options.one
-        for backend in backends:
-            print("\n" + json.dumps({backend: check_class(name, backend)}), flush=True)
-        return 0
     versions = {name: version(name) for name in LIBRARIES}
     results: dict[str, Any] = {"versions": versions, "classes": {}}
     if options.results.exists():
@@ -55,8 +51,9 @@ def main() -> int:
             for backend in BACKENDS
             if options.again or not (done := row.get(backend)) or (options.failed and done["status"] != "exported")
         ]
-        if not wanted:
+        if not wanted or options.count <= 0:
             continue
+        options.count -= 1
         row.update(_in_process(name, wanted, options.limit))
         for backend in wanted:
             print(
@@ -67,25 +64,37 @@ def main() -> int:
 
 
 def _in_process(name: str, backends: list[str], limit: float) -> dict[str, Any]:
-    """Return what became of a class, by backend; what a crash or the limit leaves open is the crash's or the limit's."""
+    """Return what became of a class, by backend; what a crash or the limit leaves open is the crash's or the limit's.
+
+    The child is forked from this process, which has the libraries loaded and has run nothing of them.
+    """
     if name not in table():
         return {backend: check_class(name, backend) for backend in backends}
-    command = [sys.executable, "-m", "diffopt.bench.coverage", "--one", name, *backends]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    out, rest = "", {"status": "timeout", "reason": f"not done in {limit * len(backends):.0f} s"}
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=limit * len(backends), env=environment, check=False
-        )
-        last = (done.stderr.strip().splitlines() or ["nothing said"])[-1]
-        out, rest = done.stdout, {"status": "crashed", "reason": f"exit code {done.returncode}: {last[:300]}"}
-    except subprocess.TimeoutExpired as late:
-        out = late.stdout.decode() if isinstance(late.stdout, bytes) else late.stdout or ""
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=_child, args=(name, backends, sender))
+    child.start()
+    sender.close()
     found: dict[str, Any] = {}
-    for line in out.splitlines():
-        if line.startswith('{"'):
-            found |= json.loads(line)
+    rest = {"status": "timeout", "reason": f"not done in {limit:.0f} s"}
+    try:
+        while len(found) < len(backends) and receiver.poll(limit):
+            found |= json.loads(receiver.recv_bytes())
+    except EOFError:
+        child.join()
+        rest = {"status": "crashed", "reason": f"exit code {child.exitcode}"}
+    child.kill()
+    child.join()
     return {backend: found.get(backend, rest) for backend in backends}
+
+
+def _child(name: str, backends: list[str], sender: Connection) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for the rest of this process
+    for backend in backends:
+        sender.send_bytes(json.dumps({backend: check_class(name, backend)}).encode())
 
 
 def page(results: dict[str, Any]) -> str:
