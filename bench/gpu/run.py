@@ -112,6 +112,7 @@ def _worker(
     own = {
         "TORCHINDUCTOR_CACHE_DIR": str(given.work / "inductor" / label),
         "TRITON_CACHE_DIR": str(given.work / "triton" / label),
+        "TORCHINDUCTOR_COMPILE_THREADS": "8",
         "PYTHONUNBUFFERED": "1",
         "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:False",
         "HF_HUB_OFFLINE": "1",
