@@ -24,6 +24,8 @@ BUILD_SHARE = 0.5
 GROUPS = {
     "sdxl-stock": ("sdxl", "stock-repeated,stock-repeated-tuned,stock-max-autotune"),
     "sdxl-ours": ("sdxl", "ours-regional,ours-near,ours-kernels,ours-traded,ours-exact"),
+    # Not those with weights of their own: what is prepared lies on the card together.
+    "flux": ("flux", "stock-repeated,ours-regional,ours-kernels,stock-repeated-tuned,stock-max-autotune"),
 }
 """What is prepared in processes of its own: label to model and arms; other models in one each."""
 

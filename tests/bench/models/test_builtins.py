@@ -19,7 +19,7 @@ def test_a_model_is_filed_under_its_own_name(name: str) -> None:
 @pytest.mark.parametrize("name", BUILTINS)
 def test_prompts_of_two_splits_never_overlap_and_repeat_by_seed(name: str) -> None:
     model = BUILTINS[name]
-    splits = {split: model.prompts(split, 40) for split in ("calibration", "search", "heldout")}  # type: ignore[arg-type]
+    splits = {split: model.prompts(split, 40) for split in ("calibration", "search", "heldout")}
     assert all(len(prompts) == 40 for prompts in splits.values())
     assert len(set().union(*splits.values())) == 120
     assert model.prompts("heldout", 5) == splits["heldout"][:5]
