@@ -76,7 +76,9 @@ class Worker:
             self._say(f"{arm.name}: {time.time() - start:.1f} s {self.results.data['problems'].get(arm.name, '')}")
             if self.given.caches_out and time.time() - start > 10:
                 with contextlib.suppress(Exception):
-                    self.results.data["notes"]["caches"] = save_caches(self.given.caches_out, self.given.label, 2)
+                    self.results.data["notes"]["caches"] = save_caches(
+                        self.given.caches_out, self.given.label, 2 if self.given.model == "sdxl" else 1
+                    )
             self.results.keep()
             gc.collect()
             if self.device != "cpu":

@@ -52,8 +52,8 @@ def test_images_are_the_same_with_every_kind_of_step(name: str, tmp_path: Path) 
     component = "unet" if name == "sdxl" else "transformer"
 
     def planned(pipe: Any) -> Any:
-        blocks = {} if name == "sdxl" else {"blocks": (1, 0), "order": 1}
-        guided = {} if name == "flux" else {"guided": range(3)}
+        blocks: dict[str, Any] = {} if name == "sdxl" else {"blocks": (1, 0), "order": 1}
+        guided: dict[str, Any] = {} if name == "flux" else {"guided": range(3)}
         return follow_step_plan(pipe, component=component, steps=4, full=range(0, 4, 2), **blocks, **guided)
 
     reference, pipe = planned(pipeline(name, tmp_path)), pipeline(name, tmp_path)
