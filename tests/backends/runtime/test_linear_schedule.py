@@ -10,7 +10,7 @@ import torch
 from diffopt.backends.runtime.linear_schedule import Recurrence, recurrence
 
 BASE = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-LINEAR = (
+LINEAR: tuple[tuple[str, dict[str, Any], int], ...] = (
     ("EulerDiscreteScheduler", {"timestep_spacing": "leading", "steps_offset": 1}, 1),
     ("DDIMScheduler", {"clip_sample": False}, 1),
     ("DPMSolverMultistepScheduler", {}, 2),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from diffopt.bench.gpu.rounds import Rounds, measure, ratios
@@ -11,12 +13,16 @@ def test_every_arm_runs_once_a_round_with_a_seed_of_its_own() -> None:
     seeds: list[int] = []
     order: list[str] = []
 
-    def arm(name: str) -> None:
-        order.append(name)
+    def arm(name: str) -> Callable[[int], None]:
+        def run(seed: int) -> None:
+            seeds.append(seed)
+            order.append(name)
+
+        return run
 
     rounds: Rounds = [{"a": 1.0, "b": 1.0}]
     measure(
-        {name: lambda seed, name=name: (seeds.append(seed), arm(name))[1] for name in "ab"},  # type: ignore[misc]
+        {name: arm(name) for name in "ab"},
         rounds, rng=np.random.default_rng(0), most=4, until=1e9, keep=lambda: None, clock=lambda: 0.0,
     )  # fmt: skip
     assert len(rounds) == 4, "what was there already counts"
