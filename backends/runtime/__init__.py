@@ -9,6 +9,8 @@ from diffopt.backends.runtime.constant_embeddings import constant_embeddings
 from diffopt.backends.runtime.export import export
 from diffopt.backends.runtime.export_pipeline import export_pipeline
 from diffopt.backends.runtime.fit_timesteps import fit_timesteps
+from diffopt.backends.runtime.fold_negative_prompt import fold_negative_prompt
+from diffopt.backends.runtime.fuse_pipeline import fuse_pipeline
 from diffopt.backends.runtime.half_precision import half_precision
 from diffopt.backends.runtime.hoist_cross_attention import hoist_cross_attention
 from diffopt.backends.runtime.native_cache import native_cache
@@ -19,6 +21,7 @@ from diffopt.backends.runtime.reuse_prompt_embeddings import reuse_prompt_embedd
 from diffopt.backends.runtime.step_plan import follow_step_plan
 from diffopt.backends.runtime.tile_vae import tile_vae
 from diffopt.backends.runtime.tiny_vae import tiny_vae
+from diffopt.backends.runtime.unroll_steps import unroll_steps
 from diffopt.backends.runtime.witnesses import witnesses
 
 __all__ = [
@@ -28,7 +31,9 @@ __all__ = [
     "export",
     "export_pipeline",
     "fit_timesteps",
+    "fold_negative_prompt",
     "follow_step_plan",
+    "fuse_pipeline",
     "half_precision",
     "hoist_cross_attention",
     "native_cache",
@@ -38,5 +43,6 @@ __all__ = [
     "reuse_prompt_embeddings",
     "tile_vae",
     "tiny_vae",
+    "unroll_steps",
     "witnesses",
 ]
