@@ -64,6 +64,9 @@ FORMS: Mapping[str, Form] = {
     "constant_embeddings": Form(folds=False),
     "drop_safety_checker": Form(Phase.CALL),
     "export": Form(Phase.BUILT, folds=False),
+    "context_parallel": Form(Phase.BUILT, folds=False),
+    "distill_lora": Form(),
+    "fuse_lora": Form(),
     "fuse_pipeline": Form(Phase.BUILT, folds=False),
     "fuse_qkv": Form(code="{pipe}.{target}.fuse_qkv_projections()"),
     "half_precision": Form(folds=False),
@@ -80,6 +83,8 @@ FORMS: Mapping[str, Form] = {
         Phase.PLACEMENT, code="{pipe}.enable_sequential_cpu_offload()", folds=False, on_device=False
     ),
     "reuse_prompt_embeddings": Form(Phase.AROUND, folds=False),
+    "trim_padding": Form(Phase.CALL),
+    "unload_encoder": Form(folds=False),
     "slice_vae": Form(code="{pipe}.vae.enable_slicing()"),
     "tile_vae": Form(folds=False),
 }

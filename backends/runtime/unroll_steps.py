@@ -13,9 +13,7 @@ Pipe = TypeVar("Pipe")
 UNROLLED = "_diffopt_unrolled"
 
 
-def unroll_steps(
-    pipe: Pipe, component: str, *, timesteps: Sequence[float], weights: Sequence[Sequence[float]]
-) -> Pipe:
+def unroll_steps(pipe: Pipe, component: str, *, timesteps: Sequence[float], weights: Sequence[Sequence[float]]) -> Pipe:
     """Let requests at these timesteps step by weights; all others step as the scheduler does.
 
     weights: of each step, for latent and prediction, then for those of the step before, and so on.

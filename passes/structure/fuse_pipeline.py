@@ -61,7 +61,9 @@ class FusePipeline(DiffusionPass):
     def refuse(self, module: ModuleOp) -> Refusal | None:
         pipeline, denoiser = components(module)["pipeline"], denoiser_of(module)
         if pipeline.class_name.data != "diffusers.StableDiffusionPipeline" or only_plain(module):
-            return Refusal("one function is made only of a plain StableDiffusionPipeline yet", "@pipeline", "wrong-kind")
+            return Refusal(
+                "one function is made only of a plain StableDiffusionPipeline yet", "@pipeline", "wrong-kind"
+            )
         if not denoiser.class_name.data.endswith(".UNet2DConditionModel"):
             return Refusal(f"{denoiser.class_name.data} is no UNet2DConditionModel", "@unet", "wrong-kind")
         if pipeline.values.get("dtype") != "float32":

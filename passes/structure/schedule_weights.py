@@ -85,10 +85,10 @@ def _probe(kind: str, config: str, steps: int, timesteps: str) -> Schedule | str
     def run(samples: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
         scheduler = fresh()
         rows = [
-            scheduler.step(output, timestep, sample, return_dict=False)[0]
+            scheduler.step(output.view(1, 1, 1, -1), timestep, sample.view(1, 1, 1, -1), return_dict=False)[0]
             for output, timestep, sample in zip(outputs, scheduler.timesteps, samples, strict=True)
         ]
-        return torch.stack(rows).double()
+        return torch.stack(rows).double().flatten(1)
 
     times = [round(float(timestep), DIGITS) for timestep in fresh().timesteps]
     if len(times) != steps:

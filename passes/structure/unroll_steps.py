@@ -65,7 +65,7 @@ class UnrollSteps(DiffusionPass):
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         found = schedule_of(op)
         if isinstance(found, str):
-            raise ValueError("unroll-steps was applied to a module it refuses")
+            raise AssertionError("unroll-steps was applied to a module it refuses")
         times, weights = found
         for loop in loops(op):
             _unroll(loop, times, weights)
