@@ -27,5 +27,5 @@ def _hoist(loop: DenoiseOp) -> None:
         if block is None or isinstance(op, PredictOp | StepOp) or not is_side_effect_free(op):
             continue
         if can_be_hoisted(op, loop.body):
-            op.detach()
+            op.detach()  # type: ignore[no-untyped-call]
             block.insert_op_before(op, loop)

@@ -36,7 +36,7 @@ def compile_component(pipe: Pipe, component: str, *, mode: str = "default") -> P
             calls[0] += 1
             if not graphs:
                 return run(*args, **kwargs)
-            torch.compiler.cudagraph_mark_step_begin()
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
             # A graph writes into the same memory each time, and a cache or a multistep solver keeps what it is given.
             return torch.utils._pytree.tree_map_only(torch.Tensor, torch.clone, run(*args, **kwargs))
 

@@ -58,5 +58,5 @@ def fuse_pipeline(
     state.layers.append(requests.route)
     state.witnesses.append(requests.witness)
     state.note("pipeline", "fuse_pipeline")
-    pipe.__dict__["_diffopt_fused"] = program  # type: ignore[attr-defined]
+    pipe.__dict__["_diffopt_fused"] = program
     return pipe

@@ -65,7 +65,7 @@ class UnrollSteps(DiffusionPass):
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         found = schedule_of(op)
         if isinstance(found, str):
-            raise AssertionError("unroll-steps was applied to a module it refuses")
+            raise TypeError(found)
         times, weights = found
         for loop in loops(op):
             _unroll(loop, times, weights)
