@@ -175,6 +175,7 @@ def compile(
             work,
             work=folder / "work",
             engines=folder / "engines",
+            hidden=(folder,),
             device=target,
             scorer=lifted.builtin.scorer() if lifted.builtin is not None else None,
             thresholds=thresholds,

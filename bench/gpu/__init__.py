@@ -1,0 +1,1 @@
+"""Measuring on a GPU: scripts that a machine with one runs in a few minutes."""

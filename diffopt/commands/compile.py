@@ -1,0 +1,98 @@
+"""`diffopt compile`: search for the fastest pipeline that meets the goal, and prove it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from diffopt.commands import SOURCE, add_json, add_set, print_json, result_json, settings_of
+
+TEXT = "search for the fastest pipeline that meets the goal, and prove it"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("source", metavar="SOURCE", help=SOURCE)
+    parser.add_argument("-o", "--out", default="diffopt-out", help="folder of the artifact (default: %(default)s)")
+    parser.add_argument("--target", default="cpu", help="cpu or cuda[:N] (default: %(default)s)")
+    parser.add_argument("--tier", choices=("exact", "near", "traded"), default="near", help="default: %(default)s")
+    parser.add_argument("--min-fidelity", type=float, metavar="DB", help="least median paired PSNR")
+    parser.add_argument("--max-latency", type=float, metavar="MS", help="most milliseconds a call")
+    parser.add_argument("--max-memory", type=float, metavar="GB", help="most peak memory")
+    parser.add_argument("--keep-steps", action="store_true", help="leave the number of steps alone")
+    parser.add_argument(
+        "--budget", default="10m", help="of the search: a time (90s, 10m) or a number of candidates (40)"
+    )
+    parser.add_argument("--prompts", metavar="FILE", help="one prompt a line; half of them are held out")
+    parser.add_argument("--passes", metavar="TRACE", help="measure this one trace instead of searching")
+    parser.add_argument("--planner", choices=("rules", "llm", "none"), default="rules", help="who proposes first")
+    parser.add_argument("--llm-base-url", metavar="URL", help="OpenAI-compatible endpoint of --planner llm")
+    parser.add_argument("--llm-model", metavar="NAME", help="model of --planner llm")
+    parser.add_argument(
+        "--no-controls", action="store_true", help="leave out the control arms; torch.compile takes long"
+    )
+    parser.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
+    parser.add_argument("--force", action="store_true", help="replace an artifact, or start a stopped run again")
+    parser.add_argument("--seed", type=int, default=0, help="of the search and of the prompts' choice")
+    add_set(parser)
+    add_json(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command and return its exit code."""
+    from diffopt.api import Goal, compile
+    from diffopt.display import Display, print_lines
+    from diffopt.planners import proposers_for
+    from diffopt.report import summary_lines
+
+    goal = Goal(options.tier, options.min_fidelity, options.max_latency, options.max_memory, options.keep_steps)
+    goal.constraints()
+    planner = proposers_for(
+        options.planner,
+        goal,
+        options.target,
+        os.environ,
+        base_url=options.llm_base_url,
+        model=options.llm_model,
+    )
+    with Display(quiet=options.json) as display:
+        artifact = compile(
+            options.source,
+            options.out,
+            goal=goal,
+            target=options.target,
+            budget=options.budget,
+            prompts=options.prompts,
+            passes=options.passes,
+            proposers=planner,
+            resume=options.resume,
+            force=options.force,
+            seed=options.seed,
+            controls=not options.no_controls,
+            settings=settings_of(options),
+            command=options.command_line,
+            listen=display,
+        )
+    if artifact is None:
+        if options.json:
+            near = [{"trace": m.trace, "reasons": m.reasons, "outcome": m.outcome.to_json()} for m in display.missed]
+            reason = "no candidate met the goal on held-out prompts"
+            print_json({"ok": False, "artifact": None, "reason": reason, "closest": near})
+        sys.stderr.write(
+            "diffopt: no candidate met the goal; ask for less (--tier, --min-fidelity, --max-latency), or search longer"
+            f" with --resume (all that was tried is in {options.out}.run/store.sqlite)\n"
+        )
+        return 1
+    if options.json:
+        print_json(result_json(True, artifact.path, artifact.manifest["result"], artifact.manifest["trace"]))
+    else:
+        print_lines(
+            [
+                *summary_lines(artifact.manifest),
+                "",
+                f"artifact  {artifact.path}",
+                f"report    {artifact.path / 'report.html'}",
+            ]
+        )
+    return 0

@@ -1,0 +1,29 @@
+"""`diffopt opt`: apply passes to a source and print the IR they lead to."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from diffopt.commands import SOURCE, add_set, settings_of
+
+TEXT = "apply passes to a source and print the IR they lead to"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("source", metavar="SOURCE", help=SOURCE)
+    parser.add_argument("--passes", required=True, metavar="TRACE", help='such as "reduce-steps{steps=12},export"')
+    add_set(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command and return its exit code."""
+    from diffopt.display import say_assumed
+    from diffopt.ir.identity import print_module
+    from diffopt.passes.pipeline import Trace, applied
+    from diffopt.sources import lift
+
+    say_assumed(module := lift(options.source, settings_of(options)).module)
+    sys.stdout.write(print_module(applied(Trace.parse(options.passes), module)))
+    return 0

@@ -1,0 +1,45 @@
+"""`diffopt run`: make an image with an artifact."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from diffopt.commands import quiet_libraries
+from diffopt.ir.errors import DiffoptError
+
+TEXT = "make an image with an artifact"
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("artifact", metavar="ARTIFACT")
+    parser.add_argument("--prompt", required=True, help="what to draw")
+    parser.add_argument("--seed", type=int, default=0, help="of the noise (default: %(default)s)")
+    parser.add_argument("--model", metavar="PATH", help="where the model directory stands, if it has moved")
+    parser.add_argument("-o", "--out", default="image.png", help="default: %(default)s")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command and return its exit code."""
+    from diffopt.artifact import load
+
+    out = Path(options.out)
+    if out.suffix and out.suffix.lower() not in IMAGE_SUFFIXES:
+        raise DiffoptError(f"no image format is called {out.suffix}", where=str(out), hint="give a .png or .jpg")
+    if not options.prompt.strip():
+        raise DiffoptError("the prompt is empty", where="--prompt")
+    if not out.resolve().parent.is_dir():
+        raise DiffoptError("no such folder", where=str(out.parent), hint="make it, or give another -o")
+    with quiet_libraries():
+        import torch
+
+        pipe = load(options.artifact, model=options.model)
+    pipe.set_progress_bar_config(disable=True)
+
+    image = pipe(options.prompt, generator=torch.Generator("cpu").manual_seed(options.seed)).images[0]
+    image.save(out, format=None if out.suffix else "PNG")
+    sys.stdout.write(f"{out}\n")
+    return 0
