@@ -80,11 +80,7 @@ Diffusion = Dialect(
     "diffusion",
     [
         *(ComponentOp, TransformOp, EncodeOp, NoiseOp, PredictOp, GuideOp, StepOp, YieldOp, DenoiseOp, DecodeOp),
-<<<<<<< HEAD
-        *(CompressOp, AddNoiseOp, ControlOp, BlendOp, FoldedOp),
-=======
-        *(CompressOp, AddNoiseOp, ControlOp, BlendOp, RewriteOp),
->>>>>>> main
+        *(CompressOp, AddNoiseOp, ControlOp, BlendOp, FoldedOp, RewriteOp),
     ],
     [
         *(TextType, EmbeddingType, LatentType, TimestepType, PredictionType, ImageType),
