@@ -51,6 +51,8 @@ class Form:
 
 FORMS: Mapping[str, Form] = {
     "attention_backend": Form(code="{pipe}.{target}.set_attention_backend({backend})"),
+    "cache_dit": Form(Phase.PLAN, folds=False),
+    "calibrate": Form(Phase.PLAN, folds=False),
     "cast_layerwise": Form(
         code="{pipe}.{target}.enable_layerwise_casting(storage_dtype={storage}, compute_dtype={pipe}.{target}.dtype)",
         names=(("storage", "torch"),),

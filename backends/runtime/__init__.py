@@ -3,6 +3,8 @@
 Importing this is cheap: torch and the engines are imported by the functions that need them.
 """
 
+from diffopt.backends.runtime.cache_dit import cache_dit
+from diffopt.backends.runtime.calibrate import calibrate
 from diffopt.backends.runtime.call_defaults import call_defaults
 from diffopt.backends.runtime.compile_component import compile_component
 from diffopt.backends.runtime.constant_embeddings import constant_embeddings
@@ -32,6 +34,8 @@ from diffopt.backends.runtime.unroll_steps import unroll_steps
 from diffopt.backends.runtime.witnesses import witnesses
 
 __all__ = [
+    "cache_dit",
+    "calibrate",
     "call_defaults",
     "compile_component",
     "constant_embeddings",
