@@ -44,7 +44,7 @@ def quantize_folder(folder: Path, samples: Sequence[Tensors], mode: str) -> dict
     except (nncf.ValidationError, nncf.UnsupportedModelError, RuntimeError) as error:
         raise BackendError(f"NNCF cannot quantize this engine: {str(error).splitlines()[0][:160]}") from error
     quantizers = sum(node.get_type_name() == "FakeQuantize" for node in model.get_ops())
-    error = _distance(_run(model, inputs), expected)
+    missed = _distance(_run(model, inputs), expected)
     openvino.save_model(model, folder / f"new_{MODEL}", compress_to_fp16=False)
     del model
     for suffix in (".xml", ".bin"):
@@ -53,7 +53,7 @@ def quantize_folder(folder: Path, samples: Sequence[Tensors], mode: str) -> dict
         "nncf": mode,
         "samples": len(samples),
         "quantizers": quantizers,
-        "relative_l2_error_quantized": round(error, 6),
+        "relative_l2_error_quantized": round(missed, 6),
         "bytes_before": before,
         "bytes_after": _size(folder),
     }

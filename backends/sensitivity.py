@@ -125,4 +125,4 @@ def _outputs(denoiser: torch.nn.Module, calls: Sequence[Call]) -> list[torch.Ten
 
 def _distance(found: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> float:
     missed = sum(float((one - other).pow(2).sum()) for one, other in zip(found, expected, strict=True))
-    return (missed / sum(float(other.pow(2).sum()) for other in expected)) ** 0.5
+    return float((missed / sum(float(other.pow(2).sum()) for other in expected)) ** 0.5)
