@@ -19,6 +19,7 @@ from xdsl.dialects.builtin import ModuleOp
 
 from diffopt.ir.description import JSON, build_module
 from diffopt.ir.emit_pipeline import emit_pipeline
+from diffopt.ir.errors import DiffoptError
 from diffopt.ir.identity import context
 from diffopt.ir.source_directory import describe_directory
 from diffopt.pair_runs import run_programs
@@ -122,10 +123,15 @@ def run_pairs(found: Mapping[tuple[str, str], ModuleOp | Refusal], *, processes:
     import torch
 
     pairs_of: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    for pair, verdict in found.items():
-        if not isinstance(verdict, Refusal):
-            pairs_of[emit_pipeline(_without_origins(verdict))].append(pair)
     refused, crashed, ran, reasons = 0, dict[str, JSON](), 0, dict[str, JSON]()
+    for pair, verdict in found.items():
+        if isinstance(verdict, Refusal):
+            continue
+        try:
+            pairs_of[emit_pipeline(_without_origins(verdict))].append(pair)
+        except DiffoptError as error:  # code that a language model wrote, and that is not here
+            refused, reasons[str(error)] = refused + 1, int(str(reasons.get(str(error), 0))) + 1
+    allowed = refused + sum(map(len, pairs_of.values()))
     for code, outcome in run_programs(pairs_of, MODEL, processes=processes):
         shown = [f"{one},{other}" for one, other in pairs_of[code]]
         print(f"{' '.join(shown)}: {outcome or 'ran'}", file=sys.stderr, flush=True)
@@ -139,7 +145,7 @@ def run_pairs(found: Mapping[tuple[str, str], ModuleOp | Refusal], *, processes:
             crashed |= dict.fromkeys(shown, outcome)
         yield {
             "machine": f"{platform.machine()}, torch {torch.__version__}",
-            "allowed": sum(map(len, pairs_of.values())),
+            "allowed": allowed,
             "programs": len(pairs_of),
             "ran": ran,
             "refused": refused,

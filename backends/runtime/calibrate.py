@@ -28,8 +28,8 @@ class Calibration:
     calls: tuple[tuple[tuple[Any, ...], dict[str, Any]], ...]
 
 
-def calibrate(pipe: Pipe, component: str, *, mode: str = "hybrid", samples: int = 32, steps: int) -> Pipe:
-    """Run requests of `steps` steps and keep `samples` calls of the component, spread over the steps of each.
+def calibrate(pipe: Pipe, component: str, *, mode: str = "hybrid", samples: int = 32, request_steps: int) -> Pipe:
+    """Run requests of `request_steps` steps and keep `samples` calls of the component, spread over the steps of each.
 
     mode: what NNCF makes of the engine that `export` builds later: `weights`, `hybrid` or `full` (see `nncf_engine`).
     Raises BackendError if the component is quantized, compiled or exported already.
@@ -49,7 +49,7 @@ def calibrate(pipe: Pipe, component: str, *, mode: str = "hybrid", samples: int 
     each = -(-samples // len(TEXTS))
     calls: list[Any] = []
     for index, text in enumerate(TEXTS):
-        given = {"prompt": text, "num_inference_steps": steps, "output_type": "latent"}
+        given = {"prompt": text, "num_inference_steps": request_steps, "output_type": "latent"}
         generator = torch.Generator().manual_seed(index)
 
         def run(given: dict[str, Any] = given, generator: Any = generator) -> object:
@@ -58,5 +58,5 @@ def calibrate(pipe: Pipe, component: str, *, mode: str = "hybrid", samples: int 
         with state.looking(), quiet(pipe):
             calls += record_calls(pipe, run, name, each)
     getattr(live, name).__dict__[CALIBRATION] = Calibration(mode, tuple(calls[:samples]))
-    state.note(name, "calibrate", mode=mode, samples=samples, steps=steps)
+    state.note(name, "calibrate", mode=mode, samples=samples, request_steps=request_steps)
     return pipe

@@ -43,7 +43,7 @@ class PromptMemory:
     def __init__(self, encoder: Any, state: Attachment, name: str, entries: int, *, marked: bool = True) -> None:
         """`marked`: an answer holds only as long as the weights are those that gave it."""
         self._marked = marked
-        self.before: Callable[[Any], None] = lambda _: None
+        self.before: Callable[[], None] = lambda: None
         self._original = encoder.forward
         self._encoder = encoder
         self._state = state
@@ -75,10 +75,7 @@ class PromptMemory:
         return answer
 
     def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        import torch
-
-        given = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)]
-        self.before(given[0].device if given else "cpu")
+        self.before()
         return self._original(*args, **kwargs)
 
     def witness(self) -> Witness:

@@ -48,7 +48,7 @@ def unload_encoder(pipe: Pipe, component: str, *, entries: int = 64) -> Pipe:
 
 
 class Weights:
-    """The parameters of an encoder: there, or let go of. Buffers stay."""
+    """The parameters of an encoder: there, or let go of. Buffers stay, and so do shapes, types and devices."""
 
     def __init__(self, pipe: Any, name: str, encoder: Any, state: Attachment) -> None:
         self._name = name
@@ -58,6 +58,7 @@ class Weights:
         first = next(encoder.parameters())
         self._dtype = first.dtype
         self._bytes = sum(p.numel() * p.element_size() for p in encoder.parameters())
+        self._held = True
         self._unloads = self._loads = 0
 
     def request(self, proceed: Proceed, call: Call) -> Any:
@@ -71,20 +72,22 @@ class Weights:
         """Let go of the weights, where they are there."""
         import torch
 
-        if next(self._encoder.parameters()).is_meta:
+        if not self._held:
             return
+        self._held = False
         for module in self._encoder.modules():
             for key, value in module._parameters.items():
                 if value is not None:
-                    empty = torch.empty_like(value, device="meta")
-                    module._parameters[key] = torch.nn.Parameter(empty, requires_grad=False)
+                    # One number seen in every place: a pipeline asks its parts for their device and type.
+                    hollow = torch.zeros((), dtype=value.dtype, device=value.device).expand(value.shape)
+                    module._parameters[key] = torch.nn.Parameter(hollow, requires_grad=False)
         self._unloads += self._state.counting
 
-    def load(self, device: Any) -> None:
+    def load(self) -> None:
         """Read the weights again, where they are not there."""
         import torch
 
-        if not next(self._encoder.parameters()).is_meta:
+        if self._held:
             return
         kind = type(self._encoder)
         try:
@@ -97,7 +100,10 @@ class Weights:
                 for key in module._parameters:
                     value = owned[path]._parameters[key]
                     if value is not None:
-                        module._parameters[key] = torch.nn.Parameter(value.to(device), requires_grad=False)
+                        module._parameters[key] = torch.nn.Parameter(
+                            value.to(module._parameters[key].device), requires_grad=False
+                        )
+        self._held = True
         self._loads += self._state.counting
 
     def witness(self) -> Witness:

@@ -69,7 +69,7 @@ class Calibrate(DiffusionPass):
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         for denoiser in denoisers_of(op):
-            arguments = {"mode": self.mode, "samples": self.samples, "steps": min(steps_of(op), MOST)}
+            arguments = {"mode": self.mode, "samples": self.samples, "request_steps": min(steps_of(op), MOST)}
             denoiser.add_transform("calibrate", {**arguments}, self.name)
 
 
