@@ -51,7 +51,9 @@ def effect(outcome: Outcome, *, time_only: bool = False) -> str:
     cell = f"{latency.ratio:.2f} × ({latency.lo:.2f} to {latency.hi:.2f}), "
     if time_only:
         return cell.removesuffix(", ")
-    cell += f"{fidelity.psnr_median:.1f} dB, worst {fidelity.psnr_worst:.1f} dB, {outcome.tier}"
+    cell += f"{fidelity.psnr_median:.1f} dB, worst {fidelity.psnr_worst:.1f} dB, "
+    cell += f"denoiser {fidelity.denoiser_error:.0e}, " if fidelity.denoiser_error is not None else ""
+    cell += outcome.tier
     return f"{cell}; no effect seen in its first request: {', '.join(outcome.inactive)}" if outcome.inactive else cell
 
 
