@@ -53,6 +53,7 @@ FORMS: Mapping[str, Form] = {
     "attention_backend": Form(code="{pipe}.{target}.set_attention_backend({backend})"),
     "cache_dit": Form(Phase.PLAN, folds=False),
     "calibrate": Form(Phase.PLAN, folds=False),
+    "capture_step": Form(Phase.BUILT, folds=False),
     "cast_layerwise": Form(
         code="{pipe}.{target}.enable_layerwise_casting(storage_dtype={storage}, compute_dtype={pipe}.{target}.dtype)",
         names=(("storage", "torch"),),
@@ -70,6 +71,11 @@ FORMS: Mapping[str, Form] = {
     "distill_lora": Form(),
     "fuse_lora": Form(),
     "fuse_pipeline": Form(Phase.BUILT, folds=False),
+    "freeze_prompt": Form(folds=False),
+    "fuse_geglu": Form(folds=False),
+    "fuse_group_norm": Form(folds=False),
+    "fuse_modulation": Form(folds=False),
+    "fuse_qk_norm": Form(folds=False),
     "fuse_qkv": Form(code="{pipe}.{target}.fuse_qkv_projections()"),
     "half_precision": Form(folds=False),
     "hoist_cross_attention": Form(folds=False),
@@ -84,6 +90,7 @@ FORMS: Mapping[str, Form] = {
     "offload_sequential": Form(
         Phase.PLACEMENT, code="{pipe}.enable_sequential_cpu_offload()", folds=False, on_device=False
     ),
+    "quantize_fp8": Form(folds=False),
     "reuse_prompt_embeddings": Form(Phase.AROUND, folds=False),
     "trim_padding": Form(Phase.CALL),
     "unload_encoder": Form(folds=False),
