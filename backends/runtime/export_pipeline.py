@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -165,7 +166,8 @@ class Fold:
             ("input_ids",),
             (True,),
         )
-        decode = Leaf("vae", Closed(pipe.vae, pipe.vae.decode, ("z",), {"return_dict": False}), ("z",), (True,))
+        latent = next(iter(inspect.signature(pipe.vae.decode).parameters))  # not every autoencoder calls it `z`
+        decode = Leaf("vae", Closed(pipe.vae, pipe.vae.decode, (latent,), {"return_dict": False}), ("z",), (True,))
         capture, decoded = Capture(), list[torch.Tensor]()
         with torch.no_grad(), one_thread():
             negative = pipe.encode_prompt("a", "cpu", 1, True, str(settings["negative_prompt"]))[1]
