@@ -22,6 +22,8 @@ def run_programs(programs: Iterable[str], model: Path, *, processes: int) -> Ite
     """
     with tempfile.TemporaryDirectory(prefix="diffopt-pairs-") as folder:
         ordered = sorted(programs, key=lambda code: ("compile" in code, code))
+        if not ordered:
+            return
         with ProcessPoolExecutor(
             processes, mp_context=get_context("spawn"), initializer=_prepare, initargs=(folder, str(model))
         ) as pool:

@@ -7,6 +7,7 @@ python -m diffopt.pairs --run    runs the allowed pairs on the built-in model fi
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import sys
@@ -116,42 +117,60 @@ def _ran(ran: Mapping[str, JSON], found: Mapping[tuple[str, str], ModuleOp | Ref
     return text
 
 
-def run_pairs(found: Mapping[tuple[str, str], ModuleOp | Refusal], *, processes: int) -> Iterator[dict[str, JSON]]:
-    """Run what each allowed pair emits, pairs of one program once; yield counts, and what crashed, so far."""
+def run_pairs(
+    found: Mapping[tuple[str, str], ModuleOp | Refusal], known: Mapping[str, JSON], *, processes: int
+) -> Iterator[dict[str, JSON]]:
+    """Run what each allowed pair emits, pairs of one program once; yield what came of all so far.
+
+    known: outcomes of an earlier run by the program's digest; these are not run again.
+    """
     import platform
 
     import torch
 
-    pairs_of: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    refused, crashed, ran, reasons = 0, dict[str, JSON](), 0, dict[str, JSON]()
-    for pair, verdict in found.items():
+    pairs_of: dict[str, list[str]] = defaultdict(list)
+    outcomes: dict[str, str] = {}
+    for (one, other), verdict in found.items():
         if isinstance(verdict, Refusal):
             continue
         try:
-            pairs_of[emit_pipeline(_without_origins(verdict))].append(pair)
+            code = emit_pipeline(_without_origins(verdict))
         except DiffoptError as error:  # code that a language model wrote, and that is not here
-            refused, reasons[str(error)] = refused + 1, int(str(reasons.get(str(error), 0))) + 1
-    allowed = refused + sum(map(len, pairs_of.values()))
-    for code, outcome in run_programs(pairs_of, MODEL, processes=processes):
-        shown = [f"{one},{other}" for one, other in pairs_of[code]]
-        print(f"{' '.join(shown)}: {outcome or 'ran'}", file=sys.stderr, flush=True)
-        if not outcome:
-            ran += len(shown)
-        elif outcome.startswith("refused"):
-            refused += len(shown)
-            reason = outcome.removeprefix("refused: ")
-            reasons[reason] = int(str(reasons.get(reason, 0))) + len(shown)
-        else:
-            crashed |= dict.fromkeys(shown, outcome)
-        yield {
+            code, outcomes[code] = f"{one},{other}", f"refused: {error}"
+        pairs_of[code].append(f"{one},{other}")
+    for code in pairs_of:
+        if (seen := known.get(_digest(code))) is not None:
+            outcomes[code] = str(seen)
+
+    def so_far() -> dict[str, JSON]:
+        crashed: dict[str, JSON] = {}
+        reasons: dict[str, int] = defaultdict(int)
+        for code, outcome in outcomes.items():
+            if outcome.startswith("refused: "):
+                reasons[outcome.removeprefix("refused: ")] += len(pairs_of[code])
+            elif outcome:
+                crashed |= dict.fromkeys(pairs_of[code], outcome)
+        return {
             "machine": f"{platform.machine()}, torch {torch.__version__}",
-            "allowed": allowed,
+            "allowed": sum(map(len, pairs_of.values())),
             "programs": len(pairs_of),
-            "ran": ran,
-            "refused": refused,
-            "reasons": reasons,
+            "ran": sum(len(pairs_of[code]) for code, outcome in outcomes.items() if not outcome),
+            "refused": sum(reasons.values()),
+            "reasons": {**reasons},
             "crashed": crashed,
+            "outcomes": {_digest(code): outcome for code, outcome in sorted(outcomes.items())},
         }
+
+    yield so_far()
+    for code, outcome in run_programs([c for c in pairs_of if c not in outcomes], MODEL, processes=processes):
+        outcomes[code] = outcome
+        print(f"{' '.join(pairs_of[code])}: {outcome or 'ran'}", file=sys.stderr, flush=True)
+        yield so_far()
+
+
+def _digest(code: str) -> str:
+    """Return a name of a program that does not depend on where the repository lies."""
+    return hashlib.sha256(code.replace(str(ROOT), "").encode()).hexdigest()[:12]
 
 
 def _without_origins(module: ModuleOp) -> ModuleOp:
@@ -177,7 +196,8 @@ def main(argv: list[str] | None = None) -> int:
         only = set(filter(None, arguments.only.split(",")))
         chosen = {pair: verdict for pair, verdict in short.items() if not only or only & set(pair)}
         results: dict[str, JSON] = {}
-        for results in run_pairs(chosen, processes=arguments.processes):
+        earlier = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() and arguments.resume else {}
+        for results in run_pairs(chosen, earlier.get("outcomes", {}), processes=arguments.processes):
             if not only:
                 RESULTS.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
         crashed = results.get("crashed")

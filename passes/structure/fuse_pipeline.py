@@ -48,6 +48,7 @@ class FusePipeline(DiffusionPass):
                 (("half-precision", "cast-layerwise"), "the function is made of float32 weights"),
                 (("offload-groups", "offload-model", "offload-sequential"), "the function calls parts where they are"),
                 (("reuse-prompt-embeddings", "hoist-cross-attention"), "what it remembers is a call of the pipeline"),
+                (("capture-step",), "captured steps are a call of the pipeline, and the function is none"),
                 (("fold-negative-prompt",), "the function has the negative prompt as a constant already"),
             )
             for name in names

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Self
 
 from xdsl.context import Context
@@ -47,6 +48,7 @@ class UnrollSteps(DiffusionPass):
         Example("reduce-steps{solver=unipc},unroll-steps", refusal="reach back further than 3 steps"),
     )
     after = ("family:steps", "family:guidance", "family:caching")
+    excludes = MappingProxyType({"capture-step": "captured steps hold the schedule as a table already"})
 
     @classmethod
     def space(cls, module: ModuleOp) -> Iterator[Self]:

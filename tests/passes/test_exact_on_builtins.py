@@ -26,7 +26,7 @@ BOUND = 1 / 255
 
 STEPS = 3
 SHIPPED: tuple[str, ...] = getattr(models, "shipped", lambda: ("demo:shapes",))()
-COMPILERS = ("compile", "compile-regional", "compile-vae")
+COMPILERS = ("capture-step", "compile", "compile-regional", "compile-vae")
 """Without their code generator there is nothing to see, and with it minutes: `python -m diffopt.bench.passes` measures them."""
 
 EXACT = [
