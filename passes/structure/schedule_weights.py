@@ -10,7 +10,7 @@ from typing import Any
 from xdsl.dialects.builtin import ModuleOp
 
 from diffopt.ir.description import JSON
-from diffopt.ir.dialect import scheduler_of, steps_of
+from diffopt.ir.dialect import ComponentOp, scheduler_of, steps_of
 from diffopt.ir.unroll import REACH
 
 Schedule = tuple[tuple[float, ...], tuple[tuple[float, ...], ...]]
@@ -22,29 +22,43 @@ LINEAR = (
     "DPMSolverMultistepScheduler",
     "EulerDiscreteScheduler",
     "FlowMatchEulerDiscreteScheduler",
-    "UniPCMultistepScheduler",
 )
 """Schedulers whose steps draw no noise and ask the denoiser once; whether a step is linear is seen, not assumed."""
 
 NEGLIGIBLE, DIGITS = 1e-7, 9
 
 
-def schedule_of(module: ModuleOp) -> Schedule | str:
-    """Return the constants of a module's schedule, or why it has none."""
+def why_not(module: ModuleOp) -> str:
+    """Return why a module's schedule has no constants, as far as its configuration tells; empty where nothing does.
+
+    Asked often, so nothing is imported for it.
+    """
     scheduler = scheduler_of(module)
     kind = scheduler.class_name.data.rpartition(".")[2]
+    if kind == "UniPCMultistepScheduler":
+        return f"the steps of {kind} reach back further than {REACH} steps, by what its corrector keeps"
     if kind not in LINEAR:
         return f"the steps of {kind} are not known to be linear and without noise"
+    return _unfit(kind, _config(scheduler))
+
+
+def schedule_of(module: ModuleOp) -> Schedule | str:
+    """Return the constants of a module's schedule, or why it has none, seen by asking the scheduler."""
+    if why := why_not(module):
+        return why
+    scheduler = scheduler_of(module)
+    kind, config = scheduler.class_name.data.rpartition(".")[2], _config(scheduler)
+    chosen = [t.arguments["timesteps"] for t in scheduler.transforms if t.transform.data == "fit_timesteps"]
+    return _probe(kind, json.dumps(config, sort_keys=True), steps_of(module), json.dumps(chosen[0]) if chosen else "")
+
+
+def _config(scheduler: ComponentOp) -> dict[str, JSON]:
+    """Return the configuration that the emitted code gives the scheduler."""
     config = dict(scheduler.config)
     for key in ("swapped", "overrides"):
         given = scheduler.values.get(key)
         config |= given if isinstance(given, dict) else {}
-    if why := _unfit(kind, config):
-        return why
-    if any(transform.transform.data == "fit_timesteps" for transform in scheduler.transforms):
-        chosen = next(t.arguments["timesteps"] for t in scheduler.transforms if t.transform.data == "fit_timesteps")
-        return _probe(kind, json.dumps(config, sort_keys=True), steps_of(module), json.dumps(chosen))
-    return _probe(kind, json.dumps(config, sort_keys=True), steps_of(module), "")
+    return config
 
 
 def _unfit(kind: str, config: Mapping[str, JSON]) -> str:

@@ -11,9 +11,10 @@ from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp, StringAttr
 
 from diffopt.ir.dialect import DenoiseOp, loops, only_plain, to_attribute, unrolled
+from diffopt.ir.errors import DiffoptError
 from diffopt.passes.base import DiffusionPass, Example, Family, Refusal, Tier
 from diffopt.passes.steps.solvers import asks_twice
-from diffopt.passes.structure.schedule_weights import schedule_of
+from diffopt.passes.structure.schedule_weights import schedule_of, why_not
 
 
 @dataclass(frozen=True)
@@ -61,13 +62,13 @@ class UnrollSteps(DiffusionPass):
             return Refusal(f"{why}: only a plain loop is unrolled", "diffusion.denoise", "wrong-kind")
         if (twice := asks_twice(module)) is not None:
             return twice
-        found = schedule_of(module)
-        return Refusal(found, "@scheduler", "wrong-kind") if isinstance(found, str) else None
+        why = why_not(module)
+        return Refusal(why, "@scheduler", "wrong-kind") if why else None
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         found = schedule_of(op)
         if isinstance(found, str):
-            raise TypeError(found)
+            raise DiffoptError(found, where=self.name, hint="leave unroll-steps out")
         times, weights = found
         for loop in loops(op):
             _unroll(loop, times, weights)
