@@ -15,7 +15,8 @@ from xdsl.dialects.builtin import ModuleOp
 
 from diffopt.backends.base import BackendError
 from diffopt.backends.runtime.attachment import ATTRIBUTE
-from diffopt.ir.description import build_module
+from diffopt.bench.stand_ins import ADAPTER, write_stand_ins
+from diffopt.ir.description import Adapter, build_module
 from diffopt.ir.emit_pipeline import emit_pipeline
 from diffopt.ir.emit_statements import statements
 from diffopt.ir.source_directory import describe_directory, describe_hub
@@ -28,15 +29,15 @@ Load = Callable[[], tuple[Any, dict[str, Any]]]
 TINY_OF = {"transformer": "pixart", "flux": "flux", "flow": "sd3"}
 """The tiny pipeline for each kind of module that examples are written for."""
 
+NAMED = ("distill-lora", "fuse-lora", "tiny-vae")
+"""Passes of what a user names: they are given untrained stand-ins."""
+
 CLASSES = {"pixart": "PixArtSigmaPipeline", "flux": "FluxPipeline"}
 
 ELSEWHERE = {
     "context-parallel": "needs two GPUs",
-    "distill-lora": "needs an adapter: test_lora.py",
-    "drop-safety-checker": "needs a safety checker",
-    "fuse-lora": "needs an adapter: test_lora.py",
+    "drop-safety-checker": "needs a safety checker: test_drop_safety_checker.py",
     "rewrite": "needs code: tests/llm",
-    "tiny-vae": "needs an autoencoder: test_vae_transforms.py",
 }
 """Passes that cannot run on the tiny pipelines alone, and where they are tried instead."""
 
@@ -49,13 +50,22 @@ def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def load_of(
-    tiny_directory: Path, tmp_path: Path, tiny_of: Callable[[str], Any], transformer_module: ModuleOp
+    tiny_directory: Path,
+    tmp_path: Path,
+    tiny_of: Callable[[str], Any],
+    transformer_module: ModuleOp,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[[str], Load | str]:
     """Return a function from a pass's name to what makes a fresh pipeline with it, or to why there is none."""
 
     def unet(trace: str) -> Load | str:
-        module = build_module(describe_directory(tiny_directory, steps=3, guidance=2.0, name="tiny"))
-        changed = run(Trace.parse(trace), module)
+        described = describe_directory(tiny_directory, steps=3, guidance=2.0, name="tiny")
+        if trace.startswith(NAMED):
+            monkeypatch.chdir(tmp_path)
+            write_stand_ins(tmp_path, tiny_directory)
+        if trace == "fuse-lora":
+            described = dataclasses.replace(described, adapters=(Adapter("lora", str(tmp_path / ADAPTER)),))
+        changed = run(Trace.parse(trace), build_module(described))
         if isinstance(changed, Refusal):
             return str(changed)
         file = tmp_path / "pipeline.py"
