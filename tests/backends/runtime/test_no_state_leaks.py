@@ -109,6 +109,8 @@ def load_of(
 
 def _trace(pass_type: type[DiffusionPass]) -> str:
     """Return the pass as one asks for it, behind the passes it requires."""
+    if pass_type.name == "distill-lora":
+        return "distill-lora{adapter=models/lcm-lora kind=hyper-sd steps=2}"
     if pass_type.on_request:
         return next(example.trace for example in pass_type.examples if example.expect).split(",")[0]
     short = {"cache-adaptive": "{threshold=0.4}", "reduce-steps": "{steps=2}", "tile-vae": "{tile=16}"}
