@@ -9,6 +9,8 @@ from diffopt.backends.runtime.attachment import attachment
 from diffopt.backends.runtime.export_pipeline import COMPONENTS, Fold, refuse_fold
 
 Pipe = TypeVar("Pipe")
+FUSED = "_diffopt_fused"
+"""Where the pipeline keeps the program: `graph` is a module of torch that `torch.export` takes."""
 
 
 def fuse_pipeline(
@@ -58,5 +60,5 @@ def fuse_pipeline(
     state.layers.append(requests.route)
     state.witnesses.append(requests.witness)
     state.note("pipeline", "fuse_pipeline")
-    pipe.__dict__["_diffopt_fused"] = program
+    pipe.__dict__[FUSED] = program
     return pipe
