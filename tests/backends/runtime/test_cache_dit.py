@@ -32,7 +32,7 @@ def test_blocks_are_skipped_and_each_request_starts_anew(
 
 def test_a_transformer_that_is_cached_already_is_refused(tiny_of: Callable[[str], Any]) -> None:
     pipe, _ = tiny_of("flux")
-    given = {"first": 1, "last": 0, "threshold": 0.1, "warm": 2}
+    given: dict[str, Any] = {"first": 1, "last": 0, "threshold": 0.1, "warm": 2}
     cache_dit(pipe, "transformer", **given)
     with pytest.raises(BackendError, match="cannot follow cache_dit"):
         cache_dit(pipe, "transformer", **given)

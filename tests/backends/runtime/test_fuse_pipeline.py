@@ -71,7 +71,7 @@ def test_the_function_is_exported_whole(tiny_directory: Path, tmp_path: Path) ->
 
 
 def test_what_cannot_be_one_function_is_refused(tiny_directory: Path, tmp_path: Path) -> None:
-    given = {"steps": 1, "guidance": 2.0, "height": 48, "width": 64}
+    given: dict[str, Any] = {"steps": 1, "guidance": 2.0, "height": 48, "width": 64}
     pipe = _load("fuse-pipeline", tiny_directory, tmp_path)
     with pytest.raises(BackendError, match="one function already"):
         fuse_pipeline(pipe, **given)
