@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Hashable, Iterator
+from types import MethodType
 from typing import Any, TypeVar
 
 from diffopt.backends.base import BackendError, Witness
@@ -335,16 +336,18 @@ def compile_blocks(denoiser: Any) -> int:
     from diffopt.backends.runtime.taps import COMPILED
 
     wanted = {*(getattr(denoiser, "_repeated_blocks", None) or ()), *MORE_BLOCKS}
-    compiled: dict[type, Any] = {}
+    compiled: dict[Any, Any] = {}
     count = 0
     for part in denoiser.modules():
-        kind = type(part)
-        if kind.__name__ not in wanted:
+        if type(part).__name__ not in wanted:
             continue
-        if kind not in compiled:
-            compiled[kind] = torch.compile(kind.forward, dynamic=False, options=TUNED)
-        place = COMPILED if "forward" in part.__dict__ else "forward"
-        part.__dict__[place] = functools.partial(compiled[kind], part)
+        own = part.__dict__.get("forward")
+        beneath = getattr(own, "__wrapped__", own)
+        function = beneath.__func__ if isinstance(beneath, MethodType) else type(part).forward
+        if function not in compiled:
+            compiled[function] = torch.compile(function, dynamic=False, options=TUNED)
+        place = "forward" if own is beneath else COMPILED
+        part.__dict__[place] = functools.partial(compiled[function], part)
         count += 1
     return count
 

@@ -24,6 +24,8 @@ BUILD_SHARE = 0.5
 GROUPS = {
     "sdxl-stock": ("sdxl", "stock-repeated,stock-repeated-tuned,stock-max-autotune"),
     "sdxl-ours": ("sdxl", "ours-regional,ours-near,ours-kernels,ours-traded,ours-exact"),
+    # Not those with weights of their own: what is prepared lies on the card together.
+    "flux": ("flux", "stock-repeated,ours-regional,ours-kernels,stock-repeated-tuned,stock-max-autotune"),
 }
 """What is prepared in processes of its own: label to model and arms; other models in one each."""
 
@@ -112,6 +114,7 @@ def _worker(
     own = {
         "TORCHINDUCTOR_CACHE_DIR": str(given.work / "inductor" / label),
         "TRITON_CACHE_DIR": str(given.work / "triton" / label),
+        "TORCHINDUCTOR_COMPILE_THREADS": "8",
         "PYTHONUNBUFFERED": "1",
         "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:False",
         "HF_HUB_OFFLINE": "1",

@@ -22,8 +22,8 @@ from diffopt.bench.gpu.store import Results, load_caches, save_caches
 ROUNDS = 12
 
 
-class _TooLong(Exception):
-    """Something took longer than it may."""
+class _TooLong(BaseException):
+    """Something took longer than it may; no `except Exception` of a compiler on the way is to take it."""
 
 
 class Worker:
@@ -68,15 +68,17 @@ class Worker:
                 entry["build_s"] = round(time.time() - start, 2)
                 self.results.data["arms"][arm.name] = entry
                 self.results.data["problems"].pop(arm.name, None)
-            except Exception as error:
+            except (Exception, _TooLong) as error:
                 self.pipes.pop(arm.name, None)
                 self._problem(arm.name, f"{type(error).__name__}: {error}"[:600], traceback.format_exc()[-3000:])
                 if arm.kind == "eager":
                     raise
             self._say(f"{arm.name}: {time.time() - start:.1f} s {self.results.data['problems'].get(arm.name, '')}")
-            if self.given.caches_out:
+            if self.given.caches_out and time.time() - start > 10:
                 with contextlib.suppress(Exception):
-                    self.results.data["notes"]["caches"] = save_caches(self.given.caches_out, self.given.label, 2)
+                    self.results.data["notes"]["caches"] = save_caches(
+                        self.given.caches_out, self.given.label, 2 if self.given.model == "sdxl" else 1
+                    )
             self.results.keep()
             gc.collect()
             if self.device != "cpu":
@@ -94,10 +96,10 @@ class Worker:
             arm, self.folder / "model", self.call, compiled=not self.given.no_compile, small=self.given.small
         )
         pipe = load(code, self.folder / arm.name, self.folder / "model", self.device)
-        if arm.kind == "stock":
-            use_stock(pipe, arm.recipe)
         if arm.kind != "eager":
             share_weights(pipe, self.pipes["eager"])
+        if arm.kind == "stock":
+            use_stock(pipe, arm.recipe)
         self.pipes[arm.name] = pipe
         taken, images = [], []
         # The first request of ours is listened to, the second compiles and captures, the third is as all that follow.
@@ -265,7 +267,7 @@ def _limit(seconds: float) -> Iterator[None]:
         raise _TooLong(f"took more than {seconds:.0f} s")
 
     signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, max(seconds, 1))
+    signal.setitimer(signal.ITIMER_REAL, max(seconds, 1), 20)
     try:
         yield
     finally:
