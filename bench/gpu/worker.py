@@ -92,7 +92,7 @@ class Worker:
         from diffopt.backends.runtime import witnesses
         from diffopt.bench.gpu.build import emitted, held_bytes, load, share_weights, use_stock
 
-        fewer = self.call["steps"] * 2 // 3 if self.given.small or self.given.steps else 0
+        fewer = int(self.call["steps"]) * 2 // 3 if self.given.small or self.given.steps else 0
         code = emitted(arm, self.folder / "model", self.call, compiled=not self.given.no_compile, fewer=fewer)
         pipe = load(code, self.folder / arm.name, self.folder / "model", self.device)
         if arm.kind != "eager":
