@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from diffopt.ir.errors import DiffoptError
@@ -61,3 +62,58 @@ def disk_is_full(folder: Path, *, probe_bytes: int = 1 << 20) -> bool:
     finally:
         probe.unlink(missing_ok=True)
     return False
+
+
+class DiskWatch:
+    """Watches what a process writes: into its folder, and, where the disk is nearly full, anywhere.
+
+    Asking for the free space costs a microsecond; the folder is looked through only once that has shrunk by the limit.
+    """
+
+    def __init__(self, folder: Path, limit: int | None, *, floor_bytes: int = 256 << 20) -> None:
+        self._folder, self._limit, self._floor = folder, limit, floor_bytes
+        self._free = free_bytes(folder)
+
+    def fault(self) -> str | None:
+        """Say what is wrong, or None."""
+        free = free_bytes(self._folder)
+        if free < self._floor < self._free:
+            return f"filled the disk: {free >> 20} MiB are left"
+        if self._limit is None or self._free - free < self._limit:
+            return None
+        used = folder_bytes(self._folder, enough=self._limit)
+        if used < self._limit:  # somebody else wrote; look again after as much once more
+            self._free = free
+            return None
+        return f"wrote {used >> 20} MiB, the limit is {self._limit >> 20} MiB"
+
+
+def folder_bytes(folder: Path, *, enough: int, most_files: int = 200_000) -> int:
+    """Return the bytes that the files of a folder occupy, counting on only until there are enough."""
+    total = 0
+    for seen, (root, _, names) in enumerate(os.walk(folder)):
+        for name in names:
+            with suppress(OSError):
+                total += os.lstat(os.path.join(root, name)).st_blocks * 512
+        if total >= enough or seen + len(names) > most_files:
+            break
+    return total
+
+
+def empty_folder(folder: Path, keep: frozenset[str] = frozenset()) -> None:
+    """Remove all of a folder but the files named; what cannot be removed stays."""
+    with suppress(OSError):
+        for entry in list(os.scandir(folder)):
+            if entry.name in keep:
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path, ignore_errors=True)
+            else:
+                with suppress(OSError):
+                    os.unlink(entry.path)
+
+
+def free_bytes(folder: Path) -> int:
+    """Return the bytes that may still be written to the disk of a folder."""
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize

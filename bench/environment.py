@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
+
+from diffopt.bench.confinement import Confinement, devices, secrets_of
 
 ALLOWED: Final = re.compile(
     r"PATH|LANG|LC_\w+|TZ|USER|LOGNAME|SHELL|LD_LIBRARY_PATH|LD_PRELOAD|CC|CXX|SSL_CERT_FILE|SSL_CERT_DIR"
@@ -53,6 +55,26 @@ def worker_environment(folder: Path, engines: Path) -> dict[str, str]:
         "TORCHINDUCTOR_CACHE_DIR": str(engines / "inductor"),
         "TRITON_CACHE_DIR": str(engines / "triton"),
     }
+
+
+def worker_confinement(
+    folder: Path, program: Path, engines: Path, *, home: Path, hidden: Sequence[Path], offline: bool
+) -> Confinement:
+    """Return what a worker may do: read all but the run's folders and the user's keys, write in its own and in engines.
+
+    Args:
+        folder: the worker's own; program: the folder its pipeline.py stands in.
+        home: the user's home.
+        hidden: folders of the run: reference images, other programs, the store.
+        offline: no sockets but local ones.
+    """
+    return Confinement(
+        writable=(str(folder), str(engines), *devices()),
+        readable=("/", str(program)),
+        hidden=(*map(str, hidden), *secrets_of(home)),
+        network=not offline,
+        file_bytes=64 << 30,
+    )
 
 
 def cpus_for(environment: Mapping[str, str], available: set[int], threads: int | None = None) -> list[int] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -13,13 +14,15 @@ from typing import Literal, Self, TypeVar
 
 import numpy as np
 
-from diffopt.bench import device, images, memory
+from diffopt.bench import device, images, memory, teacher
 from diffopt.bench.contestant import Contestant
-from diffopt.bench.disk import disk_is_full, make_folder, write_text
-from diffopt.bench.environment import allowed, cpus_for, worker_environment
+from diffopt.bench.disk import disk_is_full, empty_folder, free_bytes, make_folder, write_text
+from diffopt.bench.environment import allowed, cpus_for, worker_confinement, worker_environment
 from diffopt.bench.fidelity import Scorer, compare, psnr
 from diffopt.bench.forkserver import ForkServer
+from diffopt.bench.idle import IdleWatch
 from diffopt.bench.latency import Draw, Race, race, warm_up
+from diffopt.bench.likeness import unlike
 from diffopt.bench.outcome import Failed, Fidelity, Latency, Measured, Memory, Outcome, outcome_from_json
 from diffopt.bench.references import References, in_batches, references
 from diffopt.bench.resident import Died, Images, Resident
@@ -38,6 +41,7 @@ Progress = Callable[[str, int, int], None]
 _T = TypeVar("_T")
 
 _FEW = 4
+_LESSON_S = 120.0
 _FORGED_DB = 1.0
 """Timed calls have other seeds than untimed ones, so their median may lie so far below the untimed worst tenth."""
 
@@ -60,7 +64,8 @@ class Evaluator:
 
     One owner, one thread. Every program runs in a fresh process; whatever it does, `evaluate` returns an outcome and
     the next evaluation works. A baseline that stops working is started again once, then it is the user's error.
-    `timeout_s` and `memory_limit` may be changed between evaluations.
+    `timeout_s`, `memory_limit` and `disk_limit` (bytes a program may write; 80 % of what is free if None) may be changed
+    between evaluations.
 
     Args:
         baseline: the user's pipeline as it was.
@@ -77,7 +82,8 @@ class Evaluator:
         threads: OpenMP threads and cores of every worker; None for what the user's own script would have.
         memory_limit: bytes of resident memory of a program's processes; None for 80 % of what is available.
         environment: the user's environment; workers see an allow-listed part.
-        offline: forbid the hub.
+        offline: forbid the hub, and all network.
+        hidden: folders that no program may read, beside `work`: where the run keeps its store.
         reference_batch: baseline images a call, where that changes nothing.
         secret: the seed of timed calls; None for one nobody can guess.
         progress: told what goes on: a stage, how many are done, of how many.
@@ -102,6 +108,7 @@ class Evaluator:
         memory_limit: int | None = None,
         environment: Mapping[str, str] = os.environ,
         offline: bool = True,
+        hidden: Sequence[Path] = (),
         reference_batch: int = 8,
         secret: int | None = None,
         progress: Progress = lambda stage, done, total: None,
@@ -116,11 +123,15 @@ class Evaluator:
         self._rng = np.random.default_rng(seed)
         self._secret = np.random.default_rng(secrets.randbits(128) if secret is None else secret)
         self._progress = progress
+        self._home, self._offline = Path(environment.get("HOME", "/")), offline
+        self._hidden = (self._work, *(path.resolve() for path in hidden))
+        self.disk_limit: int | None = None
         self._own_server = server is None
         self._server = server or self._new_server(environment, threads, offline)
         self._resident: Contestant | None = None
         self._usual_s: list[float] = []
         self._references: dict[str, References] = {}
+        self._lessons: dict[str, teacher.Lesson] = {}
 
     def __enter__(self) -> Self:
         for folder in (self._work, self._engines):
@@ -200,6 +211,7 @@ class Evaluator:
             made, known.images, known.others,
             prompts=known.prompts, seeds=known.seeds, scorer=self._scorer, rng=np.random.default_rng(0),
         )  # fmt: skip
+        fidelity = self._taught(candidate, program, split, fidelity)
         raced = self._race(candidate, split, pairs, threshold=threshold)
         timed = median([float(value) for ours, theirs in raced.images for value in psnr(theirs, ours)])
         if timed < fidelity.psnr_p10 - _FORGED_DB and not any_image:
@@ -230,26 +242,31 @@ class Evaluator:
             self._progress("images", start, total)
             made.append(candidate.images(known.prompts[start : start + batch], known.seeds[start : start + batch]))
             if start < _FEW <= start + batch and not any_image:
-                self._check_few(candidate, np.concatenate(made), known)
+                wrong = unlike(np.concatenate(made), known, self._scorer)
+                if wrong:
+                    candidate.refuse(wrong)
         together = np.concatenate(made)
         if images.repeats(together):
             candidate.refuse("different prompts and seeds give the same image")
         return together
 
-    def _check_few(self, candidate: Contestant, made: Images, known: References) -> None:
-        """Stop where images are no nearer to the baseline's than another seed's, and show less of their prompts."""
-        count, unrelated = len(made), median(psnr(known.others, known.images).tolist())
-        if images.repeats(made):
-            candidate.refuse("different prompts and seeds give the same image")
-        near = median(psnr(made, known.images[:count]).tolist())
-        if near >= unrelated:
-            return
-        if self._scorer is not None:
-            prompts = known.prompts[:count]
-            expected = np.mean(self._scorer.correct(known.images[:count], prompts))
-            if np.mean(self._scorer.correct(made, prompts)) >= expected / 2:
-                return
-        candidate.refuse(f"images unlike the baseline's: {near:.1f} dB, other seeds of it give {unrelated:.1f} dB")
+    def _taught(self, candidate: Contestant, program: Program, split: Split, fidelity: Fidelity) -> Fidelity:
+        """Add the teacher-forced error of the denoiser, where the images are near enough for it to decide anything."""
+        if self.thresholds.tier(fidelity) not in ("exact", "near"):
+            return fidelity
+        deadline_s = _LESSON_S + 20 * candidate.first_call_s
+        if split not in self._lessons:
+            known, count = self._reference(split), self.workload.batch
+            resident = self._baseline().resident
+            self._lessons[split] = teacher.lesson(
+                resident, self._work / "baseline", known.prompts[:count], known.seeds[:count], deadline_s=deadline_s
+            )
+        lesson, folder = self._lessons[split], self._work / "candidates" / program.hash
+        given = teacher.answers(candidate.resident, folder, lesson, deadline_s=deadline_s)
+        errors = teacher.step_errors(lesson, given)
+        return dataclasses.replace(
+            fidelity, denoiser_error=max(errors) if errors else None, denoiser_dtype=lesson.dtype
+        )
 
     def _race(
         self, candidate: Contestant, split: Split, pairs: tuple[int, int], *, threshold: float | None = None
@@ -257,11 +274,15 @@ class Evaluator:
         baseline, draw = self._baseline(), self._draw(split)
         warm_up(candidate, draw, fewest=3)
         warm_up(baseline, draw, fewest=1)
+        idle = IdleWatch(candidate.resident.members, lambda: self._server.pid)
         raced = race(
-            baseline, candidate, draw,
+            idle.during(baseline), candidate, draw,
             rng=self._rng, pairs=pairs, threshold=threshold, usual_s=median(self._usual_s) if self._usual_s else None,
             progress=lambda done: self._progress("pairs", done, pairs[1]),
         )  # fmt: skip
+        worked = idle.fault()
+        if worked:
+            raise Died(candidate.resident, Failed("protocol", worked))
         self._usual_s += raced.latency.baseline_s
         return raced
 
@@ -321,6 +342,8 @@ class Evaluator:
         except Died as died:
             if died.resident is not candidate.resident:
                 raise
+            if died.failed.kind == "disk":
+                empty_folder(self._work / "candidates" / program.hash, frozenset({"pipeline.py", "worker.log"}))
             self._check_disk()
             return died.failed
         finally:
@@ -345,9 +368,14 @@ class Evaluator:
         return ForkServer(self._work, environment=seen, cpus=cpus_for(seen, os.sched_getaffinity(0), threads))
 
     def _spawn(self, program: Program, folder: Path) -> Contestant:
+        own = make_folder(self._work / "candidates" / program.hash)
         resident = Resident(
             self._server, program.name, folder,
             environment=worker_environment(folder, self._engines), memory_limit=self.memory_limit,
+            disk_limit=self.disk_limit or free_bytes(own) * 8 // 10,
+            confinement=worker_confinement(
+                folder, own, self._engines, home=self._home, hidden=self._hidden, offline=self._offline
+            ),
         )  # fmt: skip
         usual_s = median(self._usual_s) if self._usual_s else 0.0
         return Contestant(resident, self.workload, timeout_s=self.timeout_s, usual_s=usual_s)

@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Final, NoReturn, Self
 
 from diffopt.bench import memory
+from diffopt.bench.confinement import Confinement, confine
 from diffopt.bench.disk import make_folder, writing
 from diffopt.ir.errors import DiffoptError
 
@@ -119,15 +120,19 @@ class ForkServer:
             raise DiffoptError("the measuring process did not start", where=str(log), hint="see the end of that file")
         ours.settimeout(30.0)
 
-    def spawn(self, folder: Path, *, environment: Mapping[str, str], file_bytes: int) -> Spawned:
+    def spawn(self, folder: Path, *, environment: Mapping[str, str], confinement: Confinement) -> Spawned:
         """Fork a worker whose working directory is `folder`.
 
         Args:
             folder: the worker's own folder; it exists.
             environment: added to the server's own for this worker.
-            file_bytes: the largest file the worker may write.
+            confinement: what the worker may do.
         """
-        request = {"folder": str(folder), "environment": dict(environment), "file_bytes": file_bytes}
+        request: dict[str, object] = {
+            "folder": str(folder),
+            "environment": dict(environment),
+            "confinement": confinement.to_json(),
+        }
         for _ in range(2):
             spawned = self._ask(request) if self.pid is not None else None
             if spawned:
@@ -260,14 +265,13 @@ def _become_worker(request: dict[str, object], connection: int, log: int) -> NoR
         environment = request["environment"]
         assert isinstance(environment, dict)
         os.environ.update(environment)
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        file_bytes = int(str(request["file_bytes"]))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         with contextlib.suppress(OSError):
             Path("/proc/self/oom_score_adj").write_text("1000")
         worker = importlib.import_module("diffopt.bench.worker")
-        worker.serve(socket.socket(fileno=3))
+        confinement = request["confinement"]
+        assert isinstance(confinement, dict)
+        worker.serve(socket.socket(fileno=3), guards=confine(Confinement.from_json(confinement)))
     except BaseException:  # noqa: BLE001 - a child must never return into the server's loop
         sys.excepthook(*sys.exc_info())
         os._exit(70)

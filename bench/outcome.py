@@ -43,6 +43,8 @@ class Fidelity:
 
     `seed_distance` is the yardstick for `feature_distance`: how far two seeds of the baseline itself can lie apart.
     `seed_psnr_median` is the same for PSNR: what two unrelated images of this model give.
+    `denoiser_error` is the teacher-forced relative L2 error of the denoiser, the largest over the steps; None where it was
+    not asked or cannot be (a whole-pipeline engine). `denoiser_dtype` is the baseline's.
     """
 
     psnr_median: float
@@ -57,6 +59,8 @@ class Fidelity:
     worst: tuple[tuple[str, int, float], ...]
     ssim_p10: float = 0.0
     seed_psnr_median: float | None = None
+    denoiser_error: float | None = None
+    denoiser_dtype: str = ""
 
 
 @dataclass(frozen=True)
@@ -114,8 +118,9 @@ class Measured:
 class Failed:
     """A program without a number, and why: a status, never a time or a score.
 
-    `kind` is one of "build" (load raised), "crash" (the process died or a call raised), "timeout", "memory",
-    "numerics" (NaN, wrong shape, constant or unrelated images), "protocol" (bad frames, forged answers), "internal" (an error of diffopt's own).
+    `kind` is one of "build" (load raised), "crash" (the process died or a call raised), "timeout", "memory", "disk"
+    (wrote too much), "numerics" (NaN, wrong shape, constant or unrelated images), "protocol" (bad frames, forged
+    answers, work while others are timed), "internal" (an error of diffopt's own).
     """
 
     status: ClassVar[str] = "failed"

@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from diffopt.bench.capture import Capture
-from diffopt.bench.disk import make_folder, writing
+from diffopt.bench.confinement import Confinement
+from diffopt.bench.disk import DiskWatch, make_folder, writing
 from diffopt.bench.forkserver import EXIT_STATUS, ForkServer
 from diffopt.bench.frames import HEADER, JSON, FrameError, body_length, decode, encode, payload_shape
 from diffopt.bench.memory import MemoryWatch
@@ -62,7 +63,8 @@ class Resident:
         folder: the worker's working directory, created; its log goes to worker.log there.
         environment: added for this worker.
         memory_limit: bytes of resident memory of all its processes at which it is killed.
-        file_bytes: the largest file it may write.
+        disk_limit: bytes in its folder at which it is killed; None for no such limit.
+        confinement: what else it may do.
     """
 
     def __init__(
@@ -73,18 +75,20 @@ class Resident:
         *,
         environment: Mapping[str, str],
         memory_limit: int,
-        file_bytes: int = 64 << 30,
+        disk_limit: int | None = None,
+        confinement: Confinement = Confinement(file_bytes=64 << 30, network=True),  # noqa: B008 - frozen
     ) -> None:
         self.name, self._server, self._folder, self._memory_limit = name, server, folder, memory_limit
         make_folder(folder / "tmp")
-        self._spawned = server.spawn(folder, environment=environment, file_bytes=file_bytes)
+        self._disk = DiskWatch(folder, disk_limit)
+        self._spawned = server.spawn(folder, environment=environment, confinement=confinement)
         self._log = Capture()
         self._spawned.connection.setblocking(False)
         os.set_blocking(self._spawned.log, False)
         self._poll = select.poll()
         for descriptor in (self._spawned.connection.fileno(), self._spawned.log, self._spawned.exit):
             self._poll.register(descriptor, select.POLLIN)
-        self._watch = MemoryWatch(self.pid, self._members)
+        self._watch = MemoryWatch(self.pid, self.members)
         self._sample_at = 0.0
         self._alive, self._stopped = True, False
 
@@ -213,6 +217,9 @@ class Resident:
             used = self._watch.sample()
             if used > self._memory_limit:
                 self._die("memory", f"used {used >> 20} MiB, the limit is {self._memory_limit >> 20} MiB")
+            full = self._disk.fault()
+            if full:
+                self._die("disk", full)
         ready = {fd for fd, _ in self._poll.poll(1000 * min(_TICK_S, until - now))}
         if self._spawned.log in ready and not self._log.drain(self._spawned.log):
             self._poll.unregister(self._spawned.log)
@@ -243,7 +250,7 @@ class Resident:
         ended.register(self._spawned.exit, select.POLLIN)
         grace = ended.poll(200 if self._spawned.connection.fileno() < 0 or self._hung_up() else 0)
         until = time.monotonic() + _KILL_S
-        while (members := self._members()) and time.monotonic() < until:
+        while (members := self.members()) and time.monotonic() < until:
             for pid in members:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGKILL)
@@ -267,7 +274,8 @@ class Resident:
         except OSError:
             return True
 
-    def _members(self) -> set[int]:
+    def members(self) -> set[int]:
+        """Return the process ids of the worker and of all it started."""
         return self._server.family(self.pid)
 
     def _pause(self) -> None:

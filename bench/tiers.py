@@ -15,8 +15,10 @@ _ROUNDING = 1e-9
 class Thresholds:
     """The tiers, strongest first; PSNR in dB, accuracies as shares of 1.
 
-    * exact: worst tenth of PSNR, and prompt accuracy. A stand-in for the teacher-forced error of the denoiser in its
-      deployed dtype, which is not measured yet: at 50 dB free-running images agree to about one grey level in 255.
+    * exact: what near asks, and the teacher-forced error of the denoiser at every step, by the dtype the user deploys:
+      `exact_error_float32` is the rounding unit of TF32, the coarsest arithmetic that hardware still calls float32;
+      `exact_error_half` a few rounding units of bfloat16. Where the steps run inside an engine and the denoiser cannot
+      be asked, the images have to agree instead, far below one grey level: `exact_psnr_p10`.
     * near: median and worst tenth of PSNR, and prompt accuracy.
     * traded: prompt accuracy, and feature distance not above what two seeds of the baseline show. Without a scorer
       there is neither, and paired metrics stand in: `unscored_psnr_median`, `unscored_psnr_p10` and
@@ -27,7 +29,9 @@ class Thresholds:
     parts of `exact` and `near` fall away.
     """
 
-    exact_psnr_p10: float = 50.0
+    exact_psnr_p10: float = 80.0
+    exact_error_float32: float = 1e-3
+    exact_error_half: float = 1e-2
     near_psnr_median: float = 35.0
     near_psnr_p10: float = 30.0
     near_accuracy_drop: float = 0.01
@@ -39,11 +43,9 @@ class Thresholds:
     def tier(self, fidelity: Fidelity) -> str:
         """Return the strongest tier whose promise the images keep."""
         drop = _drop(fidelity)
-        if fidelity.psnr_p10 >= self.exact_psnr_p10 and drop <= self.near_accuracy_drop + _ROUNDING:
-            return "exact"
         close = fidelity.psnr_median >= self.near_psnr_median and fidelity.psnr_p10 >= self.near_psnr_p10
         if close and drop <= self.near_accuracy_drop + _ROUNDING:
-            return "near"
+            return "exact" if self._is_exact(fidelity) else "near"
         return "traded" if self._is_traded(fidelity, drop) else "changed"
 
     def missing(self, fidelity: Fidelity) -> str:
@@ -57,6 +59,12 @@ class Thresholds:
             "traded": (self.unscored_psnr_median, self.unscored_psnr_p10),
         }.get(wanted, (0.0, 0.0))
         found = []
+        error = fidelity.denoiser_error
+        if wanted == "exact" and error is not None:
+            tenth = 0.0
+            if error > self.exact_error(fidelity.denoiser_dtype):
+                allowed_error = self.exact_error(fidelity.denoiser_dtype)
+                found.append(f"denoiser off by {100 * error:.2g} % (at most {100 * allowed_error:g} %)")
         if drop > allowed + _ROUNDING:
             found.append(f"{100 * drop:.1f} points fewer prompts right (at most {100 * allowed:g})")
         distance, seeds = fidelity.feature_distance, fidelity.seed_distance
@@ -75,6 +83,15 @@ class Thresholds:
     def to_json(self) -> dict[str, float]:
         """Return plain JSON data for the manifest."""
         return dataclasses.asdict(self)
+
+    def exact_error(self, dtype: str) -> float:
+        """Return the largest error of the denoiser that is within the rounding of its deployed dtype."""
+        return self.exact_error_half if dtype in ("float16", "bfloat16") else self.exact_error_float32
+
+    def _is_exact(self, fidelity: Fidelity) -> bool:
+        if fidelity.denoiser_error is None:
+            return fidelity.psnr_p10 >= self.exact_psnr_p10
+        return fidelity.denoiser_error <= self.exact_error(fidelity.denoiser_dtype)
 
     def _is_traded(self, fidelity: Fidelity, drop: float) -> bool:
         if fidelity.feature_distance is not None and fidelity.seed_distance is not None:

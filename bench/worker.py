@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import faulthandler
+import functools
 import hashlib
 import importlib.util
 import linecache
@@ -28,8 +29,8 @@ _TRACEBACK_CHARACTERS = 8000
 _MODULE = "diffopt_candidate"
 
 
-def serve(connection: socket.socket) -> None:
-    """Answer requests until the parent closes the socket or says exit."""
+def serve(connection: socket.socket, *, guards: Sequence[str] = ()) -> None:
+    """Answer requests until the parent closes the socket or says exit; `guards` are told with the load."""
     faulthandler.enable()
     _opt_out_of_telemetry(Path.home())
     send, receive, frame, error_frame = connection.sendall, read_exactly, encode, _error
@@ -37,6 +38,7 @@ def serve(connection: socket.socket) -> None:
     answers: dict[str, Callable[[Any, JSON], tuple[JSON, bytes]]] = {
         "ping": lambda pipe, message: ({}, b""),
         "generate": _generate,
+        "teach": _teach,
         "witnesses": lambda pipe, message: ({"witnesses": _witnesses(pipe)}, b""),
     }
     while header := receive(connection, HEADER.size):
@@ -48,7 +50,7 @@ def serve(connection: socket.socket) -> None:
             return
         try:
             if kind == "load":
-                pipe, reply = _load(message), {"threads": _threads()}
+                pipe, reply = _load(message), {"threads": _threads(), "guards": list(guards)}
             else:
                 reply, payload = answers[kind](pipe, message)
             reply = {"type": "done", **reply}
@@ -77,19 +79,7 @@ def _load(message: JSON) -> Any:
 
 
 def _generate(pipe: Any, message: JSON) -> tuple[JSON, bytes]:
-    import torch
-
-    prompts, seeds = message["prompts"], message["seeds"]
-    assert isinstance(prompts, Sequence)
-    assert isinstance(seeds, Sequence)
-    generators = [torch.Generator("cpu").manual_seed(int(seed)) for seed in seeds]
-    single = len(prompts) == 1
-    result = pipe(
-        prompts[0] if single else list(prompts),
-        generator=generators[0] if single else generators,
-        output_type="np",
-    )
-    images = np.ascontiguousarray(result.images)
+    images = np.ascontiguousarray(_call(pipe, message, output_type="np").images)
     if images.dtype != np.uint8:
         images = images.astype(np.float32, copy=False)
     data = images.tobytes()
@@ -100,6 +90,25 @@ def _generate(pipe: Any, message: JSON) -> tuple[JSON, bytes]:
         "sha256": hashlib.sha256(data).hexdigest(),
     }
     return announcement, data
+
+
+def _call(pipe: Any, message: JSON, **options: object) -> Any:
+    from diffopt.bench.teaching import generators
+
+    prompts, seeds = message["prompts"], message["seeds"]
+    assert isinstance(prompts, Sequence)
+    assert isinstance(seeds, Sequence)
+    made, single = generators(seeds), len(prompts) == 1
+    return pipe(prompts[0] if single else list(prompts), generator=made[0] if single else made, **options)
+
+
+def _teach(pipe: Any, message: JSON) -> tuple[JSON, bytes]:
+    from diffopt.bench.teaching import taught
+
+    inputs = None if message["inputs"] is None else Path(str(message["inputs"]))
+    out = Path(str(message["out"]))
+    run = functools.partial(_call, pipe, message, output_type="np")
+    return taught(pipe, run, inputs, out, layers=bool(message["layers"])), b""
 
 
 def _witnesses(pipe: Any) -> list[JSON]:

@@ -116,6 +116,7 @@ def compile(
     from diffopt.planners import proposers_for
     from diffopt.search.budget import Budget
     from diffopt.search.engine import Engine
+    from diffopt.search.space import PassSpace
     from diffopt.search.store import Store
     from diffopt.session import (
         STORE,
@@ -175,6 +176,7 @@ def compile(
             work,
             work=folder / "work",
             engines=folder / "engines",
+            hidden=(folder,),
             device=target,
             scorer=lifted.builtin.scorer() if lifted.builtin is not None else None,
             thresholds=thresholds,
@@ -190,6 +192,7 @@ def compile(
             seed=seed,
             proposers=found,
             constraints=constraints,
+            space=PassSpace(lifted.module, device=target, keep_steps=constraints.keep_steps),
             manifest=plan,
         )
         listen(Stage("measuring the baseline, and the baseline against itself"))

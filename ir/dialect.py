@@ -2,7 +2,8 @@
 
 Two kinds of thing stand in a module. *Structure* is operations with dataflow (encode, noise, denoise loops, predict,
 guide, step, decode); *transforms* are an ordered list inside a component, each a runtime function of
-`diffopt.backends` with its arguments, in order of application.
+`diffopt.backends` with its arguments, in order of application. Beside them, a *rewrite* names generated code that the
+emitted text goes through.
 """
 
 from __future__ import annotations
@@ -26,10 +27,11 @@ from diffopt.ir.attributes import (
     to_attribute,
 )
 from diffopt.ir.component import ComponentOp, TransformOp
-from diffopt.ir.conditioning import AddNoiseOp, BlendOp, CompressOp, ControlOp
+from diffopt.ir.conditioning import AddNoiseOp, BlendOp, CompressOp, ControlOp, FoldedOp
 from diffopt.ir.dataflow import DecodeOp, EncodeOp, GuideOp, NoiseOp, PredictOp, StepOp
 from diffopt.ir.description import DENOISERS
 from diffopt.ir.loop import DenoiseOp, YieldOp, denoise_loop
+from diffopt.ir.rewrite import RewriteOp
 
 __all__ = [
     "AddNoiseOp",
@@ -44,6 +46,7 @@ __all__ = [
     "Diffusion",
     "EmbeddingType",
     "EncodeOp",
+    "FoldedOp",
     "GuideOp",
     "ImageType",
     "LatentType",
@@ -52,6 +55,7 @@ __all__ = [
     "PredictOp",
     "PredictionType",
     "ResidualsType",
+    "RewriteOp",
     "StepOp",
     "TextType",
     "TimestepType",
@@ -69,13 +73,14 @@ __all__ = [
     "stages",
     "steps_of",
     "to_attribute",
+    "unrolled",
 ]
 
 Diffusion = Dialect(
     "diffusion",
     [
         *(ComponentOp, TransformOp, EncodeOp, NoiseOp, PredictOp, GuideOp, StepOp, YieldOp, DenoiseOp, DecodeOp),
-        *(CompressOp, AddNoiseOp, ControlOp, BlendOp),
+        *(CompressOp, AddNoiseOp, ControlOp, BlendOp, FoldedOp, RewriteOp),
     ],
     [
         *(TextType, EmbeddingType, LatentType, TimestepType, PredictionType, ImageType),
@@ -125,11 +130,18 @@ def stages(module: ModuleOp) -> tuple[tuple[DenoiseOp, ...], ...]:
     return tuple(map(tuple, found))
 
 
-def only_plain(module: ModuleOp) -> str:
+def unrolled(module: ModuleOp) -> bool:
+    """Tell whether the loops are single steps with their constants."""
+    return any(loop.timestep is not None for loop in loops(module))
+
+
+def only_plain(module: ModuleOp, *, distilled: bool = False) -> str:
     """Return why a module is more than one loop over a whole schedule; empty for one that is not.
 
     Passes that count a denoiser's calls or split its loop are made for the plain kind: each step of one schedule asks
     one denoiser about an image latent, given embeddings, guided in one batch.
+
+    distilled: guidance that is given to the denoiser is plain too; so it is to caches, which leave guidance as it is.
     """
     found = loops(module)
     if len(stages(module)) > 1:
@@ -145,7 +157,7 @@ def only_plain(module: ModuleOp) -> str:
     if any(isinstance(op, ControlOp | BlendOp) for op in module.walk()):
         return "the loop asks more than the denoiser"
     for predict in (predict for loop in found for predict in loop.predicts):
-        if predict.scale is not None:
+        if predict.scale is not None and not distilled:
             return "guidance is distilled into the denoiser"
         if predict.sample.type != LatentType():
             return "the latent is not of an image"

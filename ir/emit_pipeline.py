@@ -13,6 +13,7 @@ from diffopt.ir.dialect import TextType, components
 from diffopt.ir.emit_construction import construction
 from diffopt.ir.emit_statements import RUNTIME, Statement, call_arguments, literal, placed_by_hand, statements
 from diffopt.ir.errors import DiffoptError
+from diffopt.ir.rewrite import Rewriter, rewrites
 from diffopt.ir.verify import Stage, verify
 
 TEMPLATE = '''"""{title}
@@ -28,7 +29,7 @@ ENGINES = Path(__file__).parent / "engines"
 
 def load(model: str = MODEL, device: str = "cpu", engines: Path = ENGINES) -> {pipeline_class}:
     """Return the pipeline; `pipe({takes})` makes {makes} with the call defaults below."""
-{before}    pipe = {pipeline_class}.from_pretrained(model, {given}dtype=torch.{dtype})
+{before}    pipe = {made}
 {after}{moved}{body}
     call_defaults(pipe, {defaults})
     return pipe
@@ -48,11 +49,14 @@ class Emission:
     requirements: tuple[str, ...]
 
 
-def emit(module: ModuleOp) -> Emission:
+def emit(module: ModuleOp, rewriter: Rewriter | None = None) -> Emission:
     """Emit a module.
 
+    Args:
+        rewriter: runs the codes that the module's rewrites name; needed where it has some.
+
     Raises:
-        DiffoptError: the module breaks a rule of stage EMITTABLE.
+        DiffoptError: the module breaks a rule of stage EMITTABLE, or a rewrite cannot be done.
     """
     broken = verify(module, Stage.EMITTABLE)
     if broken:
@@ -64,6 +68,13 @@ def emit(module: ModuleOp) -> Emission:
     imports |= {pair for statement in found for pair in statement.imports}
     built = construction(module)
     imports |= built.imports
+    made = f"{class_name}.from_pretrained(model, {''.join(f'{g}, ' for g in built.given)}dtype=torch.{pipeline.values['dtype']})"
+    if "seeded_weights" in pipeline.values:
+        # Configurations alone: the weights are drawn, so that an architecture runs that cannot be downloaded.
+        seed = literal(pipeline.values["seeded_weights"])
+        dtype = pipeline.values["dtype"]
+        made = f"seeded_pipeline({class_name}, model, device=device, dtype=torch.{dtype}, seed={seed})"
+        imports.add((RUNTIME, "seeded_pipeline"))
     note = NOTE if found else BASELINE_NOTE
     if built.left:
         note += f"\n\nNot carried over from the source: {', '.join(dict.fromkeys(built.left))}."
@@ -73,22 +84,26 @@ def emit(module: ModuleOp) -> Emission:
         takes=", ".join(_takes(module)),
         makes=MAKES.get(_result(module), "data"),
         before=_indented(built.before),
-        given="".join(f"{argument}, " for argument in built.given),
+        made=made,
         after=_indented(built.after),
         moved="" if placed_by_hand(module) else "    pipe.to(device)\n",
         imports=_import_lines(imports),
         model=literal(pipeline.values["model"]),
         pipeline_class=class_name,
-        dtype=pipeline.values["dtype"],
         body="".join(f"{_line(statement)}\n" for statement in found).rstrip("\n"),
         defaults=", ".join(f"{key}={literal(value)}" for key, value in call_arguments(module).items()),
     )
-    return Emission(code.replace("to(device)\n\n    call", "to(device)\n    call"), _requirements(module))
+    code = code.replace("to(device)\n\n    call", "to(device)\n    call")
+    for name in rewrites(module):
+        if rewriter is None:
+            raise DiffoptError(f"the generated code {name[:15]} is not here", hint="it is in the run that made it")
+        code = rewriter(name, code)
+    return Emission(code, _requirements(module))
 
 
-def emit_pipeline(module: ModuleOp) -> str:
-    """Return the text of the standalone `pipeline.py`."""
-    return emit(module).pipeline_py
+def emit_pipeline(module: ModuleOp, rewriter: Rewriter | None = None) -> str:
+    """Return the text of the standalone `pipeline.py`; see `emit`."""
+    return emit(module, rewriter).pipeline_py
 
 
 def _title(class_name: str, module: ModuleOp) -> str:

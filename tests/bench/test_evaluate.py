@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -10,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from diffopt.bench import memory
 from diffopt.bench.evaluate import Evaluator, Failed, Measured, Program, outcome_from_json
 from diffopt.bench.forkserver import ForkServer
 from diffopt.bench.resident import Images
@@ -96,22 +99,27 @@ else:
     measured(evaluator, tiny_program("nosy", head=head))
 
 
-def test_a_baseline_worker_that_is_killed_is_started_again(evaluator: Evaluator, tiny_program: TinyProgram) -> None:
+def test_a_baseline_worker_that_is_killed_is_started_again(
+    evaluator: Evaluator, tiny_program: TinyProgram, server: ForkServer
+) -> None:
+    assert server.pid is not None
+    for worker in memory.descendants(server.pid, memory.parents()) - {server.pid}:
+        os.kill(worker, signal.SIGKILL)
+    measured(evaluator, tiny_program("after a loss"))
+
+
+def test_a_program_can_neither_kill_nor_read_the_others(evaluator: Evaluator, tiny_program: TinyProgram) -> None:
     head = """
-import os, signal
-tree = {}
+import os
 for name in os.listdir("/proc"):
-    if name.isdigit():
+    if not name.isdigit() or int(name) == os.getpid():
+        continue
+    for attempt in (lambda: os.kill(int(name), 0), lambda: open(f"/proc/{name}/environ").read(1)):
         try:
-            tree[int(name)] = int(open(f"/proc/{name}/stat").read().rpartition(")")[2].split()[1])
-        except OSError:
-            pass
-siblings = [pid for pid, parent in tree.items() if parent == os.getppid() and pid != os.getpid()]
-marker = os.path.join(os.path.dirname(os.getcwd()), "killed")
-if not os.path.exists(marker):
-    open(marker, "w").close()
-    for pid in siblings:
-        os.kill(pid, signal.SIGKILL)
+            attempt()
+        except (PermissionError, ProcessLookupError, FileNotFoundError):
+            continue
+        raise AssertionError(f"reached {name}")
 """
     measured(evaluator, tiny_program("killer of siblings", head=head))
 

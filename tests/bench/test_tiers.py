@@ -11,7 +11,7 @@ from diffopt.bench.outcome import Fidelity
 from diffopt.bench.tiers import Thresholds
 
 SCORED = Fidelity(
-    psnr_median=60, psnr_p10=55, psnr_worst=50, ssim_median=0.999, prompt_accuracy=0.93, baseline_prompt_accuracy=0.93,
+    psnr_median=95, psnr_p10=90, psnr_worst=85, ssim_median=0.999, prompt_accuracy=0.93, baseline_prompt_accuracy=0.93,
     feature_distance=0.0, seed_distance=0.01, images=64, worst=(),
 )  # fmt: skip
 UNSCORED = dataclasses.replace(
@@ -23,7 +23,7 @@ UNSCORED = dataclasses.replace(
     ("change", "tier"),
     [
         ({}, "exact"),
-        ({"psnr_p10": 49.9}, "near"),
+        ({"psnr_p10": 79.9}, "near"),
         ({"psnr_p10": 49.9, "prompt_accuracy": 0.92}, "near"),
         ({"prompt_accuracy": 0.919}, "traded"),
         ({"prompt_accuracy": 0.909}, "changed"),
@@ -53,6 +53,22 @@ def test_without_a_scorer_paired_metrics_stand_in(change: dict[str, float], tier
     assert Thresholds().tier(dataclasses.replace(UNSCORED, **change)) == tier  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("change", "tier"),
+    [
+        ({"denoiser_error": 0.001, "psnr_p10": 40.0}, "exact"),
+        ({"denoiser_error": 0.0011, "psnr_p10": 120.0}, "near"),
+        ({"denoiser_error": 0.0}, "exact"),
+        ({"denoiser_error": 0.0, "psnr_p10": 29.0}, "traded"),
+        ({"denoiser_error": 0.01, "denoiser_dtype": "bfloat16"}, "exact"),
+        ({"denoiser_error": 0.011, "denoiser_dtype": "float16"}, "near"),
+    ],
+)
+def test_exact_is_the_error_of_the_denoiser_in_the_dtype_the_user_deploys(change: dict[str, float], tier: str) -> None:
+    fidelity = dataclasses.replace(SCORED, **{"denoiser_dtype": "float32", **change})  # type: ignore[arg-type]
+    assert Thresholds().tier(fidelity) == tier
+
+
 def test_thresholds_go_into_a_manifest_and_back() -> None:
     thresholds = Thresholds(near_psnr_median=40.0)
     assert Thresholds(**json.loads(json.dumps(thresholds.to_json()))) == thresholds
@@ -62,7 +78,8 @@ def test_thresholds_go_into_a_manifest_and_back() -> None:
     ("change", "reason"),
     [
         ({}, ""),
-        ({"psnr_p10": 49.9}, "not exact: worst tenth 49.9 dB (at least 50)"),
+        ({"psnr_p10": 49.9}, "not exact: worst tenth 49.9 dB (at least 80)"),
+        ({"denoiser_error": 0.03, "denoiser_dtype": "float32"}, "not exact: denoiser off by 3 % (at most 0.1 %)"),
         ({"prompt_accuracy": 0.914}, "not near: 1.6 points fewer prompts right (at most 1)"),
         ({"psnr_p10": 12.0, "psnr_median": 20.0, "feature_distance": 0.02},
          "not traded: features 0.02 from the baseline's (another seed: 0.01)"),
