@@ -32,6 +32,7 @@ def table() -> dict[str, dict[str, Any]]:
 def denoiser_classes() -> dict[str, type[torch.nn.Module]]:
     """Return every transformer and UNet class of the installed diffusers, by name."""
     import diffusers
+    import torch
     from diffusers.models import transformers, unets
 
     found: dict[str, type[torch.nn.Module]] = {}
@@ -40,7 +41,7 @@ def denoiser_classes() -> dict[str, type[torch.nn.Module]]:
             if not any(part in name for part in NAMES) or any(part in name for part in OTHERS):
                 continue
             kind: Any = getattr(module, name, None)
-            if inspect.isclass(kind) and issubclass(kind, diffusers.ModelMixin):
+            if inspect.isclass(kind) and issubclass(kind, diffusers.ModelMixin) and issubclass(kind, torch.nn.Module):
                 found[name] = kind
     return dict(sorted(found.items()))
 
