@@ -16,7 +16,7 @@ from diffopt.passes.base import DiffusionPass, Example, Family, Refusal, Tier, m
 Scope = Literal["denoiser", "components", "pipeline"]
 Precision = Literal["f32", "bf16"]
 
-PACKAGES = {"openvino": "openvino", "onnxruntime": "onnxruntime"}
+PACKAGES = {"openvino": "openvino", "onnxruntime": "onnxruntime", "aotinductor": "torch"}
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,11 @@ class Export(DiffusionPass):
     engines; `scope=pipeline` makes one engine of everything between token ids and image, with the denoise loop
     unrolled, the schedule folded into constants, and guidance window and cache schedule resolved.
     When it helps: nearly always on a CPU; the whole-pipeline engine most at few steps, where Python costs as much as
-    the network.
+    the network. `backend=aotinductor` needs a C++ compiler and about a minute a component once; its engines load without
+    either, and no search proposes it.
     Refuses when: an engine is there already, or the package is missing.
     What it costs: tier exact in f32, near in bf16.
-    References: OpenVINO and ONNX Runtime documentation.
+    References: OpenVINO, ONNX Runtime and AOTInductor documentation.
     """
 
     name = "export"
@@ -44,7 +45,7 @@ class Export(DiffusionPass):
     after = ("family:quantization",)
     one_of = "engine"
 
-    backend: Literal["openvino", "onnxruntime"] = "openvino"
+    backend: Literal["openvino", "onnxruntime", "aotinductor"] = "openvino"
     scope: Scope = "components"
     precision: Precision = "f32"
 

@@ -10,6 +10,7 @@ import torch
 
 from diffopt.backends import BackendError
 from diffopt.backends.runtime import compile_component, export, follow_step_plan, quantize, witnesses
+from diffopt.backends.runtime.attachment import attachment
 
 Picture = Callable[..., torch.Tensor]
 COMPONENTS = ("text_encoder", "denoiser", "vae")
@@ -60,6 +61,16 @@ def test_other_sizes_run_in_torch_and_say_so_once(
     said = [record.getMessage() for record in caplog.records if record.name == "diffopt"]
     assert len(said) == 2
     assert said[0].startswith("unet runs in torch instead of its engine: sample is of size (2, 4, 16, 8)")
+
+
+def test_calls_outside_are_refused_where_the_user_wants_no_torch(
+    load: Callable[[], Any], engines: Path, picture: Picture
+) -> None:
+    pipe = export(load(), "unet", engines=engines)
+    attachment(pipe).outside = "raise"
+    assert torch.allclose(picture(pipe), picture(load()), atol=1e-4)
+    with pytest.raises(BackendError, match="unet has a call that is not for its engine: sample is of size"):
+        picture(pipe, height=32, width=16)
 
 
 def test_components_keep_their_face(exported: Any) -> None:
