@@ -15,6 +15,15 @@ if TYPE_CHECKING:
     from diffopt.backends.export_folder import Exported
 
 
+PROMPTS = (
+    "a portrait of an old fisherman, soft light",
+    "a red bicycle leaning on a white wall",
+    "mountains above a lake at dawn, wide view",
+    "a bowl of fruit on a wooden table",
+)
+"""What the calls are recorded of from which static quantization takes its ranges."""
+
+
 def export_engines(
     source: str,
     out: Path,
@@ -42,7 +51,7 @@ def export_engines(
         DiffoptError: the source cannot be lifted or loaded, or the backend cannot build a component here.
     """
     from diffopt.backends.base import Axis, BackendError, EngineOptions, builder
-    from diffopt.backends.component_parts import Workload, component_parts
+    from diffopt.backends.component_parts import Workload, component_parts, with_calls
     from diffopt.backends.export_folder import export_parts
     from diffopt.backends.runtime.attachment import attachment
     from diffopt.backends.runtime.export import multiplies_int8
@@ -55,6 +64,8 @@ def export_engines(
         options = EngineOptions(precision, dynamic_int8=multiplies_int8(state, *state.transforms))
         workload = Workload(**{"batch": Axis("batch", 1, 1, 2), **(ranges or {})})
         parts = component_parts(pipe, workload, components)
+        if precision == "int8":
+            parts = with_calls(pipe, parts, PROMPTS)
         about = {"source": source, "pipeline": state.pipeline_class.__name__, "passes": passes, "device": target}
         return export_parts(
             parts, chosen, options, out, about=about, replace=replace, say=say,

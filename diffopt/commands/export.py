@@ -24,7 +24,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backend", choices=BACKENDS, default="openvino", help="default: %(default)s")
     parser.add_argument("-o", "--out", default="engines", help="folder of the engines (default: %(default)s)")
     parser.add_argument("--component", action="append", default=[], metavar="NAME", help="only this one; repeatable")
-    parser.add_argument("--precision", choices=("f32", "bf16", "f16"), default="f32", help="default: %(default)s")
+    parser.add_argument(
+        "--precision",
+        choices=("f32", "bf16", "f16", "int8", "int8-dynamic"),
+        default="f32",
+        help="default: %(default)s",
+    )
     for name, unit in RANGES.items():
         parser.add_argument(f"--{name}", metavar="N", help=f"{unit}: N, LEAST:MOST or LEAST:USUAL:MOST")
     parser.add_argument("--passes", default="", metavar="TRACE", help="passes to apply first, such as quantize")
