@@ -83,9 +83,10 @@ def with_calls(pipe: Any, parts: Sequence[Part], prompts: Sequence[str], steps: 
 
         def call(*args: Any, **kwargs: Any) -> Any:
             given = signature.bind(*args, **kwargs).arguments
-            values = tuple(given.get(name) for name in part.input_names)
-            if all(isinstance(value, torch.Tensor) for value in values):
-                seen[part.name].append(tuple(value.detach().clone() for value in values))
+            values = [given.get(name) for name in part.input_names]
+            tensors = [value.detach().clone() for value in values if isinstance(value, torch.Tensor)]
+            if len(tensors) == len(values):
+                seen[part.name].append(tuple(tensors))
             return original(*args, **kwargs)
 
         return call

@@ -77,7 +77,7 @@ def _first(work: Path, name: str) -> float:
     """Return the seconds from the start of a process to the end of its first image."""
     with tempfile.TemporaryDirectory() as empty:
         cache = str(work / "inductor") if name.endswith("cached") else empty
-        command = [sys.executable, "-W", "ignore", "-c", RUNNER, _file(work, name), work / "engines", PROMPT]
+        command = [sys.executable, "-W", "ignore", "-c", RUNNER, str(_file(work, name)), str(work / "engines"), PROMPT]
         settings = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": cache, "HF_HUB_OFFLINE": "1"}
         started = time.perf_counter()
         done = subprocess.run(command, env=settings, capture_output=True, text=True, check=False)

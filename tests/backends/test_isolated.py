@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffopt.backends.base import Axis, BackendError
+from diffopt.backends.base import Axes, Axis, BackendError
 from diffopt.backends.isolated import IsolatedEngine, add_environment, python_of
 from diffopt.backends.onnx_export import MODEL, convert, save
 
@@ -19,7 +19,7 @@ class Net(torch.nn.Module):
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model")
-    axes = ({0: Axis("batch", 1, 2, 4)}, {})
+    axes: tuple[Axes, ...] = ({0: Axis("batch", 1, 2, 4)}, {})
     save(convert(Net(), (torch.ones(2, 3), torch.ones(3)), ("x", "y"), axes), folder)
     return folder / MODEL
 

@@ -22,7 +22,7 @@ def guided(axis: int = 0, *, transposed: bool = True) -> object:
     return openvino.Model([opset.result(product)], [given], "guided")
 
 
-def run(model: object, given: numpy.ndarray) -> numpy.ndarray:  # type: ignore[type-arg]
+def run(model: object, given: numpy.ndarray) -> numpy.ndarray:
     compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return numpy.array(compiled([given])[0])
 

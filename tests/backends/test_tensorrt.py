@@ -11,7 +11,8 @@ import torch
 
 from diffopt.backends.base import Axis, BackendError, EngineKey, EngineOptions, Part
 from diffopt.backends.engine_store import store_engine
-from diffopt.backends.tensorrt import MODEL, REQUEST, PreparingTensorRt, TensorRtBuilder, finish_folder, profile
+from diffopt.backends.onnx_export import MODEL
+from diffopt.backends.tensorrt import REQUEST, PreparingTensorRt, TensorRtBuilder, finish_folder, profile
 
 HAS_LIBRARY = importlib.util.find_spec("tensorrt") is not None
 
