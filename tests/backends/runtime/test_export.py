@@ -94,10 +94,11 @@ def test_extra_conditioning_runs_in_torch(load: Callable[[], Any], exported: Any
     assert details(exported)[1] == "unet: 0 engine calls, 1 in torch"
 
 
-def test_a_step_plan_survives_export(load: Callable[[], Any], engines: Path, picture: Picture) -> None:
+@pytest.mark.parametrize("backend", ["openvino", pytest.param("onnxruntime", marks=pytest.mark.slow)])
+def test_a_step_plan_survives_export(load: Callable[[], Any], engines: Path, picture: Picture, backend: str) -> None:
     plan: dict[str, Any] = {"steps": 4, "full": [0, 2], "guided": range(3), "branch": 1}
     expected = picture(follow_step_plan(load(), **plan))
-    pipe = export(follow_step_plan(load(), **plan), "unet", engines=engines)
+    pipe = export(follow_step_plan(load(), **plan), "unet", backend=backend, engines=engines)
     assert torch.allclose(picture(pipe), expected, atol=1e-4)
     assert details(pipe) == [
         "2 of 4 denoiser calls with cached features",
