@@ -19,7 +19,7 @@ class Compile(DiffusionPass):
     """Compile the denoiser with torch.compile.
 
     What it does: wraps the denoiser's forward in `torch.compile`; the stock recipe of diffusers' documentation, and
-    so the control arm of every report.
+    so the control arm of every report. On a GPU, `reduce-overhead` and `max-autotune` record it as CUDA graphs.
     `freezing` takes the weights for constants and lays them out for the processor once; it goes with mode `default`.
     When it helps: where no engine can take the component; it costs tens of seconds at the first call.
     Refuses when: the denoiser is compiled or exported already, or freezing is asked for in another mode.
@@ -38,7 +38,7 @@ class Compile(DiffusionPass):
     after = ("family:quantization",)
     one_of = "engine"
 
-    mode: Literal["default", "max-autotune-no-cudagraphs"] = "default"
+    mode: Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] = "default"
     freezing: bool = False
 
     @classmethod
