@@ -1,4 +1,4 @@
-"""How near images are to reference images: PSNR and SSIM in pairs, prompt accuracy, distance of distributions.
+"""How near images are to reference images: pairs, prompts, and distributions.
 
 Images are float32 arrays (n, height, width, 3) in [0, 1].
 """
@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from diffopt.bench.closeness import cosines, interval, ms_ssim, too_good
 from diffopt.bench.outcome import Fidelity
 from diffopt.bench.resident import Images
 from diffopt.bench.statistics import median, percentile
@@ -62,11 +63,18 @@ def compare(
     """
     noise, structure = psnr(images, references), ssim(images, references)
     worst = sorted(range(len(prompts)), key=lambda index: float(noise[index]))[:_WORST]
-    accuracy = baseline_accuracy = distance = spread = None
+    accuracy = baseline_accuracy = distance = spread = cosine = lowest_cosine = drop = None
+    better = ""
     if scorer is not None:
-        accuracy = float(np.mean(scorer.correct(images, prompts)))
-        baseline_accuracy = float(np.mean(scorer.correct(references, prompts)))
+        right, expected, other = (
+            np.asarray(scorer.correct(part, prompts), dtype=np.float64) for part in (images, references, others)
+        )
+        accuracy, baseline_accuracy = float(np.mean(right)), float(np.mean(expected))
+        drop = interval(expected - right, rng, np.mean)
+        better = too_good(drop, interval(expected - other, rng, np.mean))
         features = [np.asarray(scorer.features(part), dtype=np.float64) for part in (images, references, others)]
+        paired = cosines(features[0], features[1])
+        cosine, lowest_cosine = median(paired.tolist()), float(paired.min())
         if len(prompts) > 1:
             distance = kernel_distance(features[0], features[1])
             spread = kernel_spread(features[2], features[1], rng=rng)
@@ -81,6 +89,13 @@ def compare(
         feature_distance=distance,
         seed_distance=spread,
         seed_psnr_median=median(psnr(others, references).tolist()),
+        psnr_interval=interval(noise, rng),
+        ms_ssim_median=median(ms_ssim(images, references, ssim_parts).tolist()),
+        cosine_median=cosine,
+        cosine_worst=lowest_cosine,
+        accuracy_drop=drop,
+        too_good=better,
+        psnr=tuple(round(float(value), 3) for value in noise),
         images=len(prompts),
         worst=tuple((prompts[index], int(seeds[index]), float(noise[index])) for index in worst),
     )
@@ -95,14 +110,19 @@ def psnr(images: Images, references: Images) -> Floats:
 
 def ssim(images: Images, references: Images) -> Floats:
     """Return the structural similarity of each pair: Gaussian window of 11, sigma 1.5, mean over channels."""
-    first, second = images.astype(np.float64), references.astype(np.float64)
+    return ssim_parts(images.astype(np.float64), references.astype(np.float64))[0]
+
+
+def ssim_parts(first: Floats, second: Floats) -> tuple[Floats, Floats]:
+    """Return the structural similarity of each pair, and its part of contrast and structure alone."""
     mean_1, mean_2 = _blur(first), _blur(second)
     variance_1, variance_2 = _blur(first**2) - mean_1**2, _blur(second**2) - mean_2**2
     covariance = _blur(first * second) - mean_1 * mean_2
     c1, c2 = 0.01**2, 0.03**2
     above = (2 * mean_1 * mean_2 + c1) * (2 * covariance + c2)
     below = (mean_1**2 + mean_2**2 + c1) * (variance_1 + variance_2 + c2)
-    return np.asarray(np.mean(above / below, axis=(1, 2, 3)))
+    contrast = (2 * covariance + c2) / (variance_1 + variance_2 + c2)
+    return np.asarray(np.mean(above / below, axis=(1, 2, 3))), np.asarray(np.mean(contrast, axis=(1, 2, 3)))
 
 
 def kernel_distance(first: Floats, second: Floats) -> float:

@@ -1,0 +1,230 @@
+"""How often the racing is wrong: `python -m diffopt.bench.studies.calibration` writes bench/results/calibration-cpu.json.
+
+Programs that do a known amount of work are raced through the same workers, pairs and intervals as any candidate, while a
+load comes and goes: 200 times against themselves, and 200 times each against one that does 2, 5 and 20 % more. Beside
+it, the same number of calls in two blocks one after the other, as most benchmarks do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffopt.bench import device
+from diffopt.bench.contestant import Contestant
+from diffopt.bench.disk import make_folder
+from diffopt.bench.environment import allowed, worker_environment
+from diffopt.bench.forkserver import ForkServer
+from diffopt.bench.latency import race
+from diffopt.bench.resident import Resident
+from diffopt.bench.statistics import Interval, median, paired_ratio, stop_reason
+from diffopt.bench.studies.load import background_load
+from diffopt.bench.workload import Workload
+
+RESULTS = Path(__file__).resolve().parents[1] / "results" / "calibration-cpu.json"
+SIZE, UNITS, A_RUN = 8, 100, 20
+EFFECTS = (0, 2, 5, 20)
+"""Percent of work that the baseline does more than the candidate."""
+
+PROGRAM = """
+import numpy as np
+import torch
+
+class Work:
+    def __init__(self, units):
+        self.units = units
+        self.weights = torch.randn({width}, {width}, generator=torch.Generator().manual_seed(0)) / {width} ** 0.5
+
+    def __call__(self, prompt, *, generator, output_type):
+        drawn = torch.randn({width}, 32, generator=generator)
+        with torch.no_grad():
+            for _ in range(self.units):
+                drawn = torch.tanh(self.weights @ drawn)
+        pictures = np.random.default_rng(int(generator.initial_seed())).random((1, {size}, {size}, 3), dtype=np.float32)
+        return type("Result", (), dict(images=pictures))
+
+def load(device="cpu", engines=None):
+    return Work({units})
+"""
+
+
+class Bench:
+    """Contestants that do a given number of units of work, on one fork server."""
+
+    def __init__(self, folder: Path, server: ForkServer, width: int) -> None:
+        self._folder, self._server, self._width = folder, server, width
+        self._workload = Workload(("a",), ("b",), 0, SIZE, SIZE)
+
+    def costs(self) -> tuple[float, float]:
+        """Return the seconds of a call without work, and of a unit of work."""
+        idle, working = self.contestant(0, "-idle"), self.contestant(UNITS)
+        overhead = median([idle(["a"], [n])[0] for n in range(50)])
+        unit = (median([working(["a"], [n])[0] for n in range(50)]) - overhead) / UNITS
+        for each in (idle, working):
+            each.resident.close()
+        return overhead, unit
+
+    def contestant(self, units: int, copy: str = "") -> Contestant:
+        """Return a loaded worker of so much work."""
+        place = make_folder(self._folder / f"{units}{copy}")
+        resident = Resident(
+            self._server, f"{units} units", place, environment=worker_environment(place, place), memory_limit=4 << 30
+        )
+        made = Contestant(resident, self._workload, timeout_s=120.0)
+        path = place / "pipeline.py"
+        path.write_text(PROGRAM.format(units=units, width=self._width, size=SIZE))
+        made.load(path, model=None, device="cpu", engines=place)
+        for seed in range(5):
+            made(["a"], [seed])
+        return made
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the study and write what came of it."""
+    parser = argparse.ArgumentParser(prog="python -m diffopt.bench.studies.calibration", description=__doc__)
+    parser.add_argument("--trials", type=int, default=200)
+    parser.add_argument("--pairs", type=int, default=30, help="a trial")
+    parser.add_argument("--load", type=int, default=1, help="processes of background load, beside what there is")
+    parser.add_argument("--width", type=int, default=160, help="of the matrices: how long a unit of work takes")
+    parser.add_argument("--effects", type=int, nargs="+", default=EFFECTS, help="percent of work the baseline has more")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--raw", type=Path, help="keep all times, as .npz")
+    parser.add_argument("-o", "--out", type=Path, default=RESULTS)
+    given = parser.parse_args(arguments)
+    study = measure(
+        given.trials,
+        given.pairs,
+        load=given.load,
+        width=given.width,
+        seed=given.seed,
+        raw=given.raw,
+        chosen=given.effects,
+    )
+    study["command"] = (
+        f"python -m diffopt.bench.studies.calibration --trials {given.trials} --pairs {given.pairs}"
+        f" --load {given.load} --width {given.width} --seed {given.seed}"
+    )
+    given.out.write_text(json.dumps(study, indent=1) + "\n", encoding="utf-8")
+    for row in study["effects"]:
+        print(json.dumps({key: value for key, value in row.items() if key != "trials"}))
+
+
+def measure(
+    trials: int,
+    pairs: int,
+    *,
+    load: int,
+    width: int,
+    seed: int,
+    raw: Path | None = None,
+    chosen: Sequence[int] = EFFECTS,
+) -> dict[str, Any]:
+    """Return the study: for each effect, how often each way of timing found it, missed it, or was wrong."""
+    rng = np.random.default_rng(seed)
+    started, kept = time.time(), {}
+    effects: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory(prefix="diffopt-calibration-") as scratch:
+        folder = Path(scratch)
+        environment = allowed(os.environ, home=folder, threads=1)
+        with (
+            ForkServer(folder, environment=environment, preload=("numpy", "torch", "diffopt.bench.worker")) as server,
+            background_load(load, seed=seed),
+        ):
+            bench = Bench(folder, server, width)
+            overhead, unit = bench.costs()
+            for effect in chosen:
+                truth = (overhead + unit * (UNITS + effect)) / (overhead + unit * UNITS)
+                times = np.array(list(_trials(bench, UNITS + effect, trials, pairs, rng)))
+                kept[f"effect_{effect}"] = times
+                effects.append(_summary(effect, truth, times, rng))
+    if raw is not None:
+        np.savez_compressed(raw, effects=np.asarray(list(chosen)), times=np.stack(list(kept.values())))
+    return {
+        "machine": device.environment(),
+        "overhead_s": overhead,
+        "unit_s": unit,
+        "seconds": time.time() - started,
+        "effects": effects,
+    }
+
+
+def _trials(bench: Bench, units: int, trials: int, pairs: int, rng: np.random.Generator) -> Iterator[Any]:
+    """Yield trials as a run has them: a fresh process for every candidate, one baseline for several."""
+    baseline = bench.contestant(units, "-baseline")
+    for index in range(trials):
+        if index and index % A_RUN == 0:
+            baseline.resident.close()
+            baseline = bench.contestant(units, "-baseline")
+        candidate = bench.contestant(UNITS)
+        yield _trial(baseline, candidate, pairs, rng)
+        candidate.resident.close()
+    baseline.resident.close()
+
+
+def _trial(baseline: Contestant, candidate: Contestant, pairs: int, rng: np.random.Generator) -> Any:
+    """Return the times of interleaved pairs and of two blocks: (baseline, candidate, baseline block, candidate block)."""
+
+    def draw() -> tuple[list[str], list[int]]:
+        return ["a"], [int(rng.integers(1 << 31))]
+
+    raced = race(baseline, candidate, draw, rng=rng, pairs=(pairs, pairs), half_width=0.0).latency
+    blocks = [[call(*draw())[0] for _ in range(pairs)] for call in (baseline, candidate)]
+    return [raced.baseline_s, raced.candidate_s, *blocks]
+
+
+def _summary(effect: int, truth: float, times: Any, rng: np.random.Generator) -> dict[str, Any]:
+    """Judge every trial three ways: all pairs, pairs until the racing stops, and two blocks."""
+    ways: dict[str, list[Interval]] = {"pairs": [], "racing": [], "blocks": []}
+    for first, second, block_1, block_2 in times:
+        ways["pairs"].append(paired_ratio(first, second, rng=rng))
+        ways["racing"].append(_raced(first, second, rng))
+        ways["blocks"].append(_blocks(block_1, block_2, rng))
+    return {
+        "percent": effect,
+        "truth": truth,
+        **{name: _judged(found, truth) for name, found in ways.items()},
+        "trials": {
+            name: [[round(i.ratio, 5), round(i.lo, 5), round(i.hi, 5), i.pairs] for i in found]
+            for name, found in ways.items()
+        },
+    }
+
+
+def _raced(first: Any, second: Any, rng: np.random.Generator) -> Interval:
+    """Stop where the racing of a candidate would have stopped: between 5 pairs and all, at half a width of 2 %."""
+    for count in range(5, len(first)):
+        interval = paired_ratio(first[:count], second[:count], rng=rng)
+        if stop_reason(interval, pairs=(5, len(first))):
+            return interval
+    return paired_ratio(first, second, rng=rng)
+
+
+def _blocks(first: Any, second: Any, rng: np.random.Generator) -> Interval:
+    """Compare two blocks by their medians, each resampled by itself."""
+    draws = [np.median(block[rng.integers(len(block), size=(2000, len(block)))], axis=1) for block in (first, second)]
+    lo, hi = np.percentile(draws[0] / draws[1], [2.5, 97.5])
+    return Interval(float(np.median(first) / np.median(second)), float(lo), float(hi), len(first))
+
+
+def _judged(found: Sequence[Interval], truth: float) -> dict[str, float]:
+    count = len(found)
+    return {
+        "covered": sum(i.lo <= truth <= i.hi for i in found) / count,
+        "faster": sum(i.lo > 1 for i in found) / count,
+        "slower": sum(i.hi < 1 for i in found) / count,
+        "half_width": median([i.half_width for i in found]),
+        "pairs": median([float(i.pairs) for i in found]),
+        "worst_error": max(abs(i.ratio / truth - 1) for i in found),
+    }
+
+
+if __name__ == "__main__":
+    main()
