@@ -16,12 +16,13 @@ import numpy as np
 
 from diffopt.bench import device, images, memory, teacher
 from diffopt.bench.contestant import Contestant
-from diffopt.bench.disk import disk_is_full, empty_folder, free_bytes, make_folder, write_text
+from diffopt.bench.disk import empty_folder, free_bytes, make_folder, write_text
 from diffopt.bench.environment import allowed, cpus_for, worker_confinement, worker_environment
+from diffopt.bench.faults import baseline_error, check_disk
 from diffopt.bench.fidelity import Scorer, compare, psnr
 from diffopt.bench.forkserver import ForkServer
 from diffopt.bench.idle import IdleWatch
-from diffopt.bench.latency import Draw, Race, race, warm_up
+from diffopt.bench.latency import Race, race, warm_up
 from diffopt.bench.likeness import unlike
 from diffopt.bench.outcome import Failed, Fidelity, Latency, Measured, Memory, Outcome, outcome_from_json
 from diffopt.bench.references import References, in_batches, references
@@ -184,8 +185,25 @@ class Evaluator:
         """
         found = self._run(self.baseline, lambda candidate: self._race(candidate, "search", pairs).latency)
         if isinstance(found, Failed):
-            raise self._baseline_error(found)
+            raise baseline_error(self.baseline.name, found)
         return found
+
+    def observe(self, program: Program, *, split: Split = "search") -> tuple[teacher.Lesson, teacher.Arrays] | Failed:
+        """Return the baseline's denoiser calls for one prompt and the program's on the same latents, with their layers.
+
+        Raises:
+            DiffoptError: the baseline does not run.
+        """
+
+        def work(candidate: Contestant) -> tuple[teacher.Lesson, teacher.Arrays]:
+            known, folder = self._reference(split), self._work / "candidates" / program.hash
+            asked = (known.prompts[: self.workload.batch], known.seeds[: self.workload.batch])
+            lesson = teacher.lesson(
+                self._baseline().resident, self._work / "baseline", *asked, deadline_s=_LESSON_S, layers=True
+            )
+            return lesson, teacher.answers(candidate.resident, folder, lesson, deadline_s=_LESSON_S, layers=True)
+
+        return self._run(program, work)
 
     def images_of(self, program: Program) -> Path:
         """Return where the held-out evaluation of a program writes its images, and images.json that lists them."""
@@ -271,7 +289,7 @@ class Evaluator:
     def _race(
         self, candidate: Contestant, split: Split, pairs: tuple[int, int], *, threshold: float | None = None
     ) -> Race:
-        baseline, draw = self._baseline(), self._draw(split)
+        baseline, draw = self._baseline(), self.workload.draws(split, self._secret)
         warm_up(candidate, draw, fewest=3)
         warm_up(baseline, draw, fewest=1)
         idle = IdleWatch(candidate.resident.members, lambda: self._server.pid)
@@ -285,16 +303,6 @@ class Evaluator:
             raise Died(candidate.resident, Failed("protocol", worked))
         self._usual_s += raced.latency.baseline_s
         return raced
-
-    def _draw(self, split: Split) -> Draw:
-        prompts = self.workload.split(split)
-
-        def draw() -> tuple[list[str], list[int]]:
-            chosen = self._secret.integers(len(prompts), size=self.workload.batch)
-            seeds = self._secret.integers(1 << 31, size=self.workload.batch)
-            return [prompts[index] for index in chosen], [int(seed) for seed in seeds]
-
-        return draw
 
     def _reference(self, split: Split) -> References:
         if split not in self._references:
@@ -316,7 +324,7 @@ class Evaluator:
 
         made = self._guarded(self.baseline, run)
         if isinstance(made, Failed):
-            raise self._baseline_error(made)
+            raise baseline_error(self.baseline.name, made)
         if images.repeats(made):
             message = "the pipeline gives the same image for different prompts and seeds"
             raise DiffoptError(message, where=self.baseline.name, hint="nothing can be measured on it")
@@ -331,7 +339,7 @@ class Evaluator:
             try:
                 return self._guarded(program, work)
             except Died as died:
-                raise self._baseline_error(died.failed) from died
+                raise baseline_error(self.baseline.name, died.failed) from died
 
     def _guarded(self, program: Program, work: Callable[[Contestant], _T]) -> _T | Failed:
         """Work with a program in a fresh process; its failures are values, the baseline's are not."""
@@ -344,7 +352,7 @@ class Evaluator:
                 raise
             if died.failed.kind == "disk":
                 empty_folder(self._work / "candidates" / program.hash, frozenset({"pipeline.py", "worker.log"}))
-            self._check_disk()
+            check_disk(self._engines, self._work)
             return died.failed
         finally:
             candidate.resident.close()
@@ -358,9 +366,9 @@ class Evaluator:
         self._resident = self._spawn(self.baseline, self._work / "baseline")
         try:
             self._load(self._resident, self.baseline)
-            self._usual_s += warm_up(self._resident, self._draw("search"), fewest=3)[1:]
+            self._usual_s += warm_up(self._resident, self.workload.draws("search", self._secret), fewest=3)[1:]
         except Died as died:
-            raise self._baseline_error(died.failed) from died
+            raise baseline_error(self.baseline.name, died.failed) from died
         return self._resident
 
     def _new_server(self, environment: Mapping[str, str], threads: int | None, offline: bool) -> ForkServer:
@@ -385,14 +393,3 @@ class Evaluator:
         path = make_folder(self._work / "candidates" / program.hash) / "pipeline.py"
         write_text(path, program.pipeline_py)
         contestant.load(path, model=self._model, device=self._device, engines=self._engines)
-
-    def _check_disk(self) -> None:
-        for folder in (self._engines, self._work):
-            if disk_is_full(folder):
-                raise DiffoptError("the disk is full", where=str(folder), hint="free some space, then resume")
-
-    def _baseline_error(self, failed: Failed) -> DiffoptError:
-        lines = failed.log.strip().splitlines()
-        hint = f"it fails without any change of ours: {lines[-1].strip()[:200]}" if lines else ""
-        message = f"the pipeline does not run here ({failed.kind}: {failed.message})"
-        return DiffoptError(message, where=self.baseline.name, hint=hint)

@@ -87,10 +87,15 @@ def step_errors(known: Lesson, given: Arrays) -> tuple[float, ...] | None:
 
 
 def layer_errors(known: Lesson, given: Arrays, step: int) -> dict[str, float]:
-    """Return the relative error of each layer that both have, at one denoiser call, in the order they ran."""
-    names = [name for name in known.arrays if name.startswith(f"layer.{step}.")]
-    both = {name: given[name] for name in names if name in given}
-    return {name.split(".", 2)[2]: _error(known.arrays[name], value) for name, value in both.items()}
+    """Return the relative error of each layer that both have in one size, at one denoiser call, in the order they ran."""
+    ours, theirs = _layers(known.arrays, step), _layers(given, step)
+    return {name: _error(ours[size, name], theirs[size, name]) for size, name in ours if (size, name) in theirs}
+
+
+def _layers(arrays: Arrays, step: int) -> dict[tuple[str, str], npt.NDArray[np.float32]]:
+    """Return the samples of each layer by its size and name, in the order they ran."""
+    found = sorted(name for name in arrays if name.startswith(f"layer.{step}."))
+    return {(name.split(".", 4)[3], name.split(".", 4)[4]): arrays[name] for name in found}
 
 
 def _error(expected: npt.NDArray[np.float32], found: npt.NDArray[np.float32] | None) -> float:

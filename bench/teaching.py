@@ -29,7 +29,7 @@ def taught(pipe: Any, call: Callable[[], object], inputs: Path | None, out: Path
     Args:
         inputs: latents of each denoiser call to use instead of its own (`in.0`, `in.1`, ...); None to write down both.
         out: safetensors file of float32: `out.N`, with `in.N` where no inputs are given.
-        layers: also write samples of what each layer gives out in each call, `layer.N.NAME`.
+        layers: also write samples of what each layer gives out in each call, `layer.N.ORDER.SIZE.NAME`.
     """
     from safetensors.torch import load_file, save_file
 
@@ -83,13 +83,17 @@ def _observed(denoiser: Any, kept: dict[str, Any], index: int) -> Iterator[None]
     """Keep evenly spread samples of what each layer gives out in the first time it is asked in this call."""
     import torch
 
+    seen: list[str] = []
+
     def watch(name: str) -> Callable[..., None]:
         def hook(module: Any, args: Any, output: Any) -> None:
             value = output[0] if isinstance(output, tuple | list) and output else output
-            key = f"layer.{index}.{name}"
-            if isinstance(value, torch.Tensor) and value.is_floating_point() and key not in kept:
+            if isinstance(value, torch.Tensor) and value.is_floating_point() and name not in seen:
                 flat = value.detach().reshape(-1)
-                kept[key] = flat[:: max(1, flat.numel() // LAYER_SAMPLES)][:LAYER_SAMPLES].clone()
+                seen.append(name)
+                kept[f"layer.{index}.{len(seen):05d}.{flat.numel()}.{name}"] = flat[
+                    :: max(1, flat.numel() // LAYER_SAMPLES)
+                ][:LAYER_SAMPLES].clone()
 
         return hook
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -284,41 +283,11 @@ def verify(path: str | Path, *, model: str | Path | None = None, listen: Listene
     Raises:
         DiffoptError: no artifact, made for other versions, or its model cannot be found.
     """
-    from diffopt.bench.evaluate import Evaluator, Program, Thresholds, outcome_from_json
-    from diffopt.bench.workload import Workload
-    from diffopt.ir.identity import parse_module
-    from diffopt.session import missed, program
+    from diffopt.remeasure import bench_of
+    from diffopt.session import missed
 
-    artifact = Artifact.open(path)
-    artifact.check_versions()
-    manifest, asked, source = artifact.manifest, artifact.manifest["workload"], artifact.manifest["source"]
-    try:
-        module = parse_module(manifest["baseline_ir"], f"{path}: baseline_ir")
-        builtin = lift(source["path"]).builtin if source["kind"] == "builtin" else None
-        work = Workload(
-            tuple(asked["search_prompts"]), tuple(asked["prompts"]), asked["seed"], asked["height"], asked["width"]
-        )
-        thresholds = Thresholds(**manifest["thresholds"])
-        recorded = outcome_from_json(manifest["result"])
-    except (KeyError, TypeError, ValueError) as error:
-        what = f"{type(error).__name__}: {error}"
-        raise DiffoptError(f"the manifest cannot be used ({what})", where=str(path), hint="compile it again") from error
-    with (
-        tempfile.TemporaryDirectory(prefix="diffopt-verify-") as scratch,
-        Evaluator(
-            program(module, "baseline"),
-            work,
-            work=Path(scratch),
-            engines=artifact.path / "engines",
-            device=manifest["target"],
-            model=None if model is None else str(model),
-            scorer=builtin.scorer() if builtin is not None else None,
-            thresholds=thresholds,
-            progress=lambda stage, done, total: listen(Progress(stage, done, total)),
-        ) as evaluator,
-    ):
+    with bench_of(path, model=model, listen=listen) as bench:
         listen(Stage("measuring the artifact on its held-out prompts"))
-        text = (artifact.path / "pipeline.py").read_text(encoding="utf-8")
-        outcome = evaluator.evaluate(Program("artifact", text), split="heldout")
-    reason = missed(recorded, outcome)
-    return Verdict(not reason, reason, outcome, recorded, artifact)
+        outcome = bench.evaluator.evaluate(bench.shipped, split="heldout")
+    reason = missed(bench.recorded, outcome)
+    return Verdict(not reason, reason, outcome, bench.recorded, bench.artifact)
