@@ -17,12 +17,13 @@ import numpy as np
 from diffopt.bench import device, images, memory, teacher
 from diffopt.bench.contestant import Contestant
 from diffopt.bench.disk import empty_folder, free_bytes, make_folder, write_text
+from diffopt.bench.energy import meter
 from diffopt.bench.environment import allowed, cpus_for, worker_confinement, worker_environment
 from diffopt.bench.faults import baseline_error, check_disk
 from diffopt.bench.fidelity import Scorer, compare, psnr
 from diffopt.bench.forkserver import ForkServer
 from diffopt.bench.idle import IdleWatch
-from diffopt.bench.latency import Race, race, warm_up
+from diffopt.bench.latency import Race, Timing, race, warm_up
 from diffopt.bench.likeness import unlike
 from diffopt.bench.outcome import Failed, Fidelity, Latency, Measured, Memory, Outcome, outcome_from_json
 from diffopt.bench.references import References, in_batches, references
@@ -127,6 +128,7 @@ class Evaluator:
         self._home, self._offline = Path(environment.get("HOME", "/")), offline
         self._hidden = (self._work, *(path.resolve() for path in hidden))
         self.disk_limit: int | None = None
+        self._energy = meter(device)
         self._own_server = server is None
         self._server = server or self._new_server(environment, threads, offline)
         self._resident: Contestant | None = None
@@ -158,6 +160,7 @@ class Evaluator:
         pairs: tuple[int, int] = (5, 30),
         threshold: float | None = None,
         any_image: bool = False,
+        rest_s: float = 0.0,
     ) -> Outcome:
         """Measure a program.
 
@@ -167,15 +170,14 @@ class Evaluator:
         Args:
             split: whose prompts; "heldout" also writes the images, see `images_of`.
             pairs: the fewest and the most timed pairs.
-            threshold: a speedup to beat; timing stops early once the interval excludes it.
+            threshold, rest_s: see `latency.Timing`.
             any_image: go on where images are unlike the baseline's: a control arm is worth its figures all the same.
 
         Raises:
             DiffoptError: the baseline does not run, or the disk is full.
         """
-        return self._run(
-            program, lambda candidate: self._measure(candidate, program, split, pairs, threshold, any_image)
-        )
+        timing = Timing(pairs, threshold, rest_s)
+        return self._run(program, lambda candidate: self._measure(candidate, program, split, timing, any_image))
 
     def self_test(self, *, pairs: tuple[int, int] = (10, 15)) -> Latency:
         """Race the baseline against itself; half the interval's width is what this machine can tell apart now.
@@ -183,7 +185,7 @@ class Evaluator:
         Raises:
             DiffoptError: the baseline does not run.
         """
-        found = self._run(self.baseline, lambda candidate: self._race(candidate, "search", pairs).latency)
+        found = self._run(self.baseline, lambda candidate: self._race(candidate, "search", Timing(pairs)).latency)
         if isinstance(found, Failed):
             raise baseline_error(self.baseline.name, found)
         return found
@@ -210,13 +212,7 @@ class Evaluator:
         return self.image_folder / program.hash
 
     def _measure(
-        self,
-        candidate: Contestant,
-        program: Program,
-        split: Split,
-        pairs: tuple[int, int],
-        threshold: float | None,
-        any_image: bool,
+        self, candidate: Contestant, program: Program, split: Split, timing: Timing, any_image: bool
     ) -> Outcome:
         known = self._reference(split)
         first = candidate.images(known.prompts[:1], known.seeds[:1])
@@ -230,7 +226,7 @@ class Evaluator:
             prompts=known.prompts, seeds=known.seeds, scorer=self._scorer, rng=np.random.default_rng(0),
         )  # fmt: skip
         fidelity = self._taught(candidate, program, split, fidelity)
-        raced = self._race(candidate, split, pairs, threshold=threshold)
+        raced = self._race(candidate, split, timing)
         timed = median([float(value) for ours, theirs in raced.images for value in psnr(theirs, ours)])
         if timed < fidelity.psnr_p10 - _FORGED_DB and not any_image:
             message = (
@@ -249,9 +245,14 @@ class Evaluator:
             first_call_s=candidate.first_call_s,
             witnesses=witnesses,
             tier=self.thresholds.tier(fidelity),
-            environment=device.environment() | {"device": self._device, "threads": candidate.threads},
+            environment=device.environment() | self._conditions(candidate),
             deterministic=bool(np.array_equal(again, first)),
         )
+
+    def _conditions(self, candidate: Contestant) -> dict[str, object]:
+        energy = self._energy.name if self._energy.read else self._energy.reason
+        conditions: dict[str, object] = {"device": self._device, "threads": candidate.threads}
+        return conditions | {"guards": list(candidate.guards), "batch": self.workload.batch, "energy": energy}
 
     def _images(self, candidate: Contestant, known: References, any_image: bool) -> Images:
         made: list[Images] = []
@@ -286,17 +287,15 @@ class Evaluator:
             fidelity, denoiser_error=max(errors) if errors else None, denoiser_dtype=lesson.dtype
         )
 
-    def _race(
-        self, candidate: Contestant, split: Split, pairs: tuple[int, int], *, threshold: float | None = None
-    ) -> Race:
+    def _race(self, candidate: Contestant, split: Split, timing: Timing) -> Race:
         baseline, draw = self._baseline(), self.workload.draws(split, self._secret)
         warm_up(candidate, draw, fewest=3)
         warm_up(baseline, draw, fewest=1)
         idle = IdleWatch(candidate.resident.members, lambda: self._server.pid)
         raced = race(
             idle.during(baseline), candidate, draw,
-            rng=self._rng, pairs=pairs, threshold=threshold, usual_s=median(self._usual_s) if self._usual_s else None,
-            progress=lambda done: self._progress("pairs", done, pairs[1]),
+            rng=self._rng, timing=timing, usual_s=median(self._usual_s) if self._usual_s else None,
+            energy=self._energy, progress=lambda done: self._progress("pairs", done, timing.pairs[1]),
         )  # fmt: skip
         worked = idle.fault()
         if worked:

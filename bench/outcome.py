@@ -17,6 +17,8 @@ class Latency:
 
     `state` compares the baseline's time now with its median over the whole run ("normal", "fast", "slow");
     `drift` is that quotient, `load_average` the machine's load over the last minute, `stopped` why the race ended.
+    `states` are those the pairs themselves fell into: name, number of pairs, and ratio in it. `baseline_j` and `candidate_j`
+    are joules of a call, where the machine can tell.
     """
 
     ratio: float
@@ -30,6 +32,9 @@ class Latency:
     drift: float = 1.0
     load_average: float = 0.0
     stopped: str = ""
+    states: tuple[tuple[str, int, float], ...] = ()
+    baseline_j: float | None = None
+    candidate_j: float | None = None
 
     @property
     def half_width(self) -> float:
@@ -113,6 +118,7 @@ class Measured:
         latency, fidelity = dict(fields["latency"]), dict(fields["fidelity"])
         for name in ("baseline_s", "candidate_s"):
             latency[name] = tuple(latency[name])
+        latency["states"] = tuple(tuple(state) for state in latency.get("states", ()))
         for name in ("psnr", "psnr_interval", "accuracy_drop"):
             if fidelity.get(name) is not None:
                 fidelity[name] = tuple(fidelity[name])

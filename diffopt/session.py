@@ -41,6 +41,9 @@ SEARCH_PROMPTS, HELDOUT_PROMPTS = 16, 64
 SEARCH_PAIRS, FINAL_PAIRS = (5, 8), (10, 16)
 """Fewest and most timed pairs of a candidate, and of what is reported."""
 
+REST_S = 2.0
+"""Rest between quarters of the final pairs, so that they do not all fall into one state of the machine."""
+
 STORE = "store.sqlite"
 RUN_FILES = frozenset({"work", "engines", "llm.jsonl"})
 """What a run leaves in its folder beside its store; a folder that holds anything else is not deleted."""
@@ -93,7 +96,11 @@ class Judge:
                 )
             )
             known[key] = self._evaluator.evaluate(
-                self.program(trace), split=self._split, pairs=self._pairs, any_image=self._split == "search"
+                self.program(trace),
+                split=self._split,
+                pairs=self._pairs,
+                any_image=self._split == "search",
+                rest_s=REST_S if self._split == "heldout" else 0.0,
             )
             self._store.tell(self._run, candidate.id, known[key])
         if fresh:

@@ -23,7 +23,7 @@ from diffopt.bench.contestant import Contestant
 from diffopt.bench.disk import make_folder
 from diffopt.bench.environment import allowed, worker_environment
 from diffopt.bench.forkserver import ForkServer
-from diffopt.bench.latency import race
+from diffopt.bench.latency import Timing, race
 from diffopt.bench.resident import Resident
 from diffopt.bench.statistics import Interval, median, paired_ratio, stop_reason
 from diffopt.bench.studies.load import background_load
@@ -88,7 +88,7 @@ class Bench:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the study and write what came of it."""
+    """Run the study, or go on with it, and write what came of it."""
     parser = argparse.ArgumentParser(prog="python -m diffopt.bench.studies.calibration", description=__doc__)
     parser.add_argument("--trials", type=int, default=200)
     parser.add_argument("--pairs", type=int, default=30, help="a trial")
@@ -96,41 +96,46 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--width", type=int, default=160, help="of the matrices: how long a unit of work takes")
     parser.add_argument("--effects", type=int, nargs="+", default=EFFECTS, help="percent of work the baseline has more")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--raw", type=Path, help="keep all times, as .npz")
+    parser.add_argument("--raw", type=Path, help="keep all times in this .npz, and go on from it")
+    parser.add_argument("--seconds", type=float, default=1e9, help="stop after these; with --raw, run again to go on")
     parser.add_argument("-o", "--out", type=Path, default=RESULTS)
     given = parser.parse_args(arguments)
-    study = measure(
-        given.trials,
-        given.pairs,
-        load=given.load,
-        width=given.width,
-        seed=given.seed,
-        raw=given.raw,
-        chosen=given.effects,
-    )
+    known = _read(given.raw)
+    costs = known.pop("costs", np.empty((0, 2)))
+    known, new_costs = collect(
+        known, given.effects, given.trials, given.pairs,
+        load=given.load, width=given.width, seed=given.seed + len(costs), seconds=given.seconds,
+    )  # fmt: skip
+    costs = np.concatenate([costs, [new_costs]])
+    if given.raw is not None:
+        np.savez_compressed(given.raw, costs=costs, **{name: times for name, times in known.items() if len(times)})
+    study = report(known, costs)
     study["command"] = (
         f"python -m diffopt.bench.studies.calibration --trials {given.trials} --pairs {given.pairs}"
         f" --load {given.load} --width {given.width} --seed {given.seed}"
     )
-    given.out.write_text(json.dumps(study, indent=1) + "\n", encoding="utf-8")
+    given.out.write_text(json.dumps(study, indent=None, separators=(",", ":")) + "\n", encoding="utf-8")
     for row in study["effects"]:
         print(json.dumps({key: value for key, value in row.items() if key != "trials"}))
 
 
-def measure(
-    trials: int,
-    pairs: int,
-    *,
-    load: int,
-    width: int,
-    seed: int,
-    raw: Path | None = None,
-    chosen: Sequence[int] = EFFECTS,
-) -> dict[str, Any]:
-    """Return the study: for each effect, how often each way of timing found it, missed it, or was wrong."""
-    rng = np.random.default_rng(seed)
-    started, kept = time.time(), {}
-    effects: list[dict[str, Any]] = []
+def _read(raw: Path | None) -> dict[str, Any]:
+    if raw is None or not raw.is_file():
+        return {}
+    with np.load(raw, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
+
+
+def collect(
+    known: dict[str, Any], effects: Sequence[int], trials: int, pairs: int,
+    *, load: int, width: int, seed: int, seconds: float,
+) -> tuple[dict[str, Any], tuple[float, float]]:  # fmt: skip
+    """Add trials, a score of one effect after a score of the next, until there are enough or the time is over.
+
+    Returns the times by effect, (trials, 4, pairs), and the seconds of a call without work and of a unit of work.
+    """
+    rng, until = np.random.default_rng(seed), time.monotonic() + seconds
+    found = {f"effect_{effect}": known.get(f"effect_{effect}", np.empty((0, 4, pairs))) for effect in effects}
     with tempfile.TemporaryDirectory(prefix="diffopt-calibration-") as scratch:
         folder = Path(scratch)
         environment = allowed(os.environ, home=folder, threads=1)
@@ -139,30 +144,42 @@ def measure(
             background_load(load, seed=seed),
         ):
             bench = Bench(folder, server, width)
-            overhead, unit = bench.costs()
-            for effect in chosen:
-                truth = (overhead + unit * (UNITS + effect)) / (overhead + unit * UNITS)
-                times = np.array(list(_trials(bench, UNITS + effect, trials, pairs, rng)))
-                kept[f"effect_{effect}"] = times
-                effects.append(_summary(effect, truth, times, rng))
-    if raw is not None:
-        np.savez_compressed(raw, effects=np.asarray(list(chosen)), times=np.stack(list(kept.values())))
+            costs = bench.costs()
+            while time.monotonic() < until:
+                name = min(found, key=lambda name: len(found[name]))
+                missing = trials - len(found[name])
+                if missing <= 0:
+                    break
+                units = UNITS + int(name.partition("_")[2])
+                for times in _trials(bench, units, min(missing, A_RUN), pairs, rng):
+                    found[name] = np.concatenate([found[name], [times]])
+                    if time.monotonic() > until:
+                        break
+    return found, costs
+
+
+def report(known: dict[str, Any], costs: Any) -> dict[str, Any]:
+    """Return the study: for each effect, how often each way of timing found it, missed it, or was wrong."""
+    overhead, unit = np.median(costs, axis=0)
+    rng = np.random.default_rng(0)
+    rows = []
+    for name, times in known.items():
+        effect = int(name.partition("_")[2])
+        truth = float((overhead + unit * (UNITS + effect)) / (overhead + unit * UNITS))
+        rows.append(_summary(effect, truth, times, rng))
     return {
         "machine": device.environment(),
-        "overhead_s": overhead,
-        "unit_s": unit,
-        "seconds": time.time() - started,
-        "effects": effects,
+        "overhead_s": float(overhead),
+        "unit_s": float(unit),
+        "sessions": len(costs),
+        "effects": rows,
     }
 
 
 def _trials(bench: Bench, units: int, trials: int, pairs: int, rng: np.random.Generator) -> Iterator[Any]:
-    """Yield trials as a run has them: a fresh process for every candidate, one baseline for several."""
+    """Yield trials as a run has them: a fresh process for every candidate, one baseline for all of them."""
     baseline = bench.contestant(units, "-baseline")
-    for index in range(trials):
-        if index and index % A_RUN == 0:
-            baseline.resident.close()
-            baseline = bench.contestant(units, "-baseline")
+    for _ in range(trials):
         candidate = bench.contestant(UNITS)
         yield _trial(baseline, candidate, pairs, rng)
         candidate.resident.close()
@@ -175,7 +192,7 @@ def _trial(baseline: Contestant, candidate: Contestant, pairs: int, rng: np.rand
     def draw() -> tuple[list[str], list[int]]:
         return ["a"], [int(rng.integers(1 << 31))]
 
-    raced = race(baseline, candidate, draw, rng=rng, pairs=(pairs, pairs), half_width=0.0).latency
+    raced = race(baseline, candidate, draw, rng=rng, timing=Timing((pairs, pairs), half_width=0.0)).latency
     blocks = [[call(*draw())[0] for _ in range(pairs)] for call in (baseline, candidate)]
     return [raced.baseline_s, raced.candidate_s, *blocks]
 
@@ -190,6 +207,7 @@ def _summary(effect: int, truth: float, times: Any, rng: np.random.Generator) ->
     return {
         "percent": effect,
         "truth": truth,
+        "count": len(times),
         **{name: _judged(found, truth) for name, found in ways.items()},
         "trials": {
             name: [[round(i.ratio, 5), round(i.lo, 5), round(i.hi, 5), i.pairs] for i in found]

@@ -180,7 +180,7 @@ def test_a_failure_is_json(evaluator: Evaluator, tiny_program: TinyProgram) -> N
 def test_a_full_disk_ends_the_run_with_one_line(
     evaluator: Evaluator, tiny_program: TinyProgram, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("diffopt.bench.evaluate.disk_is_full", lambda folder: True)
+    monkeypatch.setattr("diffopt.bench.faults.disk_is_full", lambda folder: True)
     head = "import errno; raise OSError(errno.ENOSPC, 'No space left on device', 'engine.bin')"
     with pytest.raises(DiffoptError, match=r"engines: the disk is full; free some space, then resume"):
         evaluator.evaluate(tiny_program("writes an engine", head=head), pairs=PAIRS)
