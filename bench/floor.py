@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from diffopt.bench.outcome import Measured, Outcome
 from diffopt.bench.evaluate import Program
+from diffopt.bench.outcome import Measured, Outcome
 
 IDLE_DENOISER = '''
 

@@ -64,7 +64,7 @@ def race(
     draw: Draw,
     *,
     rng: np.random.Generator,
-    timing: Timing = Timing(),  # noqa: B008 - frozen
+    timing: Timing = Timing(),
     usual_s: float | None = None,
     energy: Meter | None = None,
     sleep: Callable[[float], None] = time.sleep,

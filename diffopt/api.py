@@ -115,6 +115,7 @@ def compile(
     from diffopt.planners import proposers_for
     from diffopt.search.budget import Budget
     from diffopt.search.engine import Engine
+    from diffopt.search.space import PassSpace
     from diffopt.search.store import Store
     from diffopt.session import (
         STORE,
@@ -190,6 +191,7 @@ def compile(
             seed=seed,
             proposers=found,
             constraints=constraints,
+            space=PassSpace(lifted.module, device=target, keep_steps=constraints.keep_steps),
             manifest=plan,
         )
         listen(Stage("measuring the baseline, and the baseline against itself"))

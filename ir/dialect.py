@@ -2,7 +2,8 @@
 
 Two kinds of thing stand in a module. *Structure* is operations with dataflow (encode, noise, denoise loops, predict,
 guide, step, decode); *transforms* are an ordered list inside a component, each a runtime function of
-`diffopt.backends` with its arguments, in order of application.
+`diffopt.backends` with its arguments, in order of application. Beside them, a *rewrite* names generated code that the
+emitted text goes through.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from diffopt.ir.conditioning import AddNoiseOp, BlendOp, CompressOp, ControlOp
 from diffopt.ir.dataflow import DecodeOp, EncodeOp, GuideOp, NoiseOp, PredictOp, StepOp
 from diffopt.ir.description import DENOISERS
 from diffopt.ir.loop import DenoiseOp, YieldOp, denoise_loop
+from diffopt.ir.rewrite import RewriteOp
 
 __all__ = [
     "AddNoiseOp",
@@ -52,6 +54,7 @@ __all__ = [
     "PredictOp",
     "PredictionType",
     "ResidualsType",
+    "RewriteOp",
     "StepOp",
     "TextType",
     "TimestepType",
@@ -75,7 +78,7 @@ Diffusion = Dialect(
     "diffusion",
     [
         *(ComponentOp, TransformOp, EncodeOp, NoiseOp, PredictOp, GuideOp, StepOp, YieldOp, DenoiseOp, DecodeOp),
-        *(CompressOp, AddNoiseOp, ControlOp, BlendOp),
+        *(CompressOp, AddNoiseOp, ControlOp, BlendOp, RewriteOp),
     ],
     [
         *(TextType, EmbeddingType, LatentType, TimestepType, PredictionType, ImageType),

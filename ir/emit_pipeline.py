@@ -13,6 +13,7 @@ from diffopt.ir.dialect import TextType, components
 from diffopt.ir.emit_construction import construction
 from diffopt.ir.emit_statements import RUNTIME, Statement, call_arguments, literal, placed_by_hand, statements
 from diffopt.ir.errors import DiffoptError
+from diffopt.ir.rewrite import Rewriter, rewrites
 from diffopt.ir.verify import Stage, verify
 
 TEMPLATE = '''"""{title}
@@ -48,11 +49,14 @@ class Emission:
     requirements: tuple[str, ...]
 
 
-def emit(module: ModuleOp) -> Emission:
+def emit(module: ModuleOp, rewriter: Rewriter | None = None) -> Emission:
     """Emit a module.
 
+    Args:
+        rewriter: runs the codes that the module's rewrites name; needed where it has some.
+
     Raises:
-        DiffoptError: the module breaks a rule of stage EMITTABLE.
+        DiffoptError: the module breaks a rule of stage EMITTABLE, or a rewrite cannot be done.
     """
     broken = verify(module, Stage.EMITTABLE)
     if broken:
@@ -83,12 +87,17 @@ def emit(module: ModuleOp) -> Emission:
         body="".join(f"{_line(statement)}\n" for statement in found).rstrip("\n"),
         defaults=", ".join(f"{key}={literal(value)}" for key, value in call_arguments(module).items()),
     )
-    return Emission(code.replace("to(device)\n\n    call", "to(device)\n    call"), _requirements(module))
+    code = code.replace("to(device)\n\n    call", "to(device)\n    call")
+    for name in rewrites(module):
+        if rewriter is None:
+            raise DiffoptError(f"the generated code {name[:15]} is not here", hint="it is in the run that made it")
+        code = rewriter(name, code)
+    return Emission(code, _requirements(module))
 
 
-def emit_pipeline(module: ModuleOp) -> str:
-    """Return the text of the standalone `pipeline.py`."""
-    return emit(module).pipeline_py
+def emit_pipeline(module: ModuleOp, rewriter: Rewriter | None = None) -> str:
+    """Return the text of the standalone `pipeline.py`; see `emit`."""
+    return emit(module, rewriter).pipeline_py
 
 
 def _title(class_name: str, module: ModuleOp) -> str:

@@ -9,6 +9,10 @@ from diffopt.backends.runtime.constant_embeddings import constant_embeddings
 from diffopt.backends.runtime.export import export
 from diffopt.backends.runtime.export_pipeline import export_pipeline
 from diffopt.backends.runtime.fit_timesteps import fit_timesteps
+from diffopt.backends.runtime.fuse_geglu import fuse_geglu
+from diffopt.backends.runtime.fuse_group_norm import fuse_group_norm
+from diffopt.backends.runtime.fuse_modulation import fuse_modulation
+from diffopt.backends.runtime.fuse_qk_norm import fuse_qk_norm
 from diffopt.backends.runtime.half_precision import half_precision
 from diffopt.backends.runtime.hoist_cross_attention import hoist_cross_attention
 from diffopt.backends.runtime.native_cache import native_cache
@@ -29,6 +33,10 @@ __all__ = [
     "export_pipeline",
     "fit_timesteps",
     "follow_step_plan",
+    "fuse_geglu",
+    "fuse_group_norm",
+    "fuse_modulation",
+    "fuse_qk_norm",
     "half_precision",
     "hoist_cross_attention",
     "native_cache",

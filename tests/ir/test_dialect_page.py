@@ -38,5 +38,5 @@ def test_every_example_of_the_page_reads_back(repository: Path) -> None:
     )
     printed = print_module(parse_module(text))
     assert print_module(parse_module(printed)) == printed
-    assert len(found) == 17
+    assert len(found) == 18
     assert all(f"diffusion.{kind}" in printed for kind in kinds)

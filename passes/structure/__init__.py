@@ -1,0 +1,1 @@
+"""Passes that change what stands between the components."""
