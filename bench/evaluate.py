@@ -20,6 +20,7 @@ from diffopt.bench.disk import empty_folder, free_bytes, make_folder, write_text
 from diffopt.bench.energy import meter
 from diffopt.bench.environment import allowed, cpus_for, worker_confinement, worker_environment
 from diffopt.bench.faults import baseline_error, check_disk
+from diffopt.bench.features import FeatureNetwork
 from diffopt.bench.fidelity import Scorer, compare, psnr
 from diffopt.bench.forkserver import ForkServer
 from diffopt.bench.idle import IdleWatch
@@ -74,7 +75,7 @@ class Evaluator:
         workload: prompts and sizes.
         work: folder of this run: candidates/, images/, references/, logs.
         engines: engines shared by all programs of the run.
-        scorer: for prompt accuracy and features, or None.
+        scorer: for prompt accuracy and features, or None; network: for features where there is no scorer.
         thresholds: the tiers.
         seed: decides the order of pairs and the bootstrap.
         timeout_s: for loading with all building, and for a first call; later calls get 20 times the baseline's, 60 s
@@ -101,6 +102,7 @@ class Evaluator:
         engines: Path,
         device: str = "cpu",
         scorer: Scorer | None = None,
+        network: FeatureNetwork | None = None,
         thresholds: Thresholds = Thresholds(),  # noqa: B008 - frozen
         seed: int = 0,
         timeout_s: float = 600.0,
@@ -119,6 +121,7 @@ class Evaluator:
         self.baseline, self.workload, self.thresholds = baseline, workload, thresholds
         self.image_folder = work.resolve() / "images"
         self._work, self._engines, self._device, self._scorer = work.resolve(), engines.resolve(), device, scorer
+        self._network = network
         self._model, self._weights, self._reference_batch = model, weights, reference_batch
         self.timeout_s = timeout_s
         self.memory_limit = memory_limit or memory.available_bytes() * 8 // 10
@@ -223,7 +226,8 @@ class Evaluator:
         made = self._images(candidate, known, any_image)
         fidelity = compare(
             made, known.images, known.others,
-            prompts=known.prompts, seeds=known.seeds, scorer=self._scorer, rng=np.random.default_rng(0),
+            prompts=known.prompts, seeds=known.seeds, scorer=self._scorer, network=self._network,
+            rng=np.random.default_rng(0),
         )  # fmt: skip
         fidelity = self._taught(candidate, program, split, fidelity)
         raced = self._race(candidate, split, timing)

@@ -5,13 +5,14 @@ Images are float32 arrays (n, height, width, 3) in [0, 1].
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from diffopt.bench.closeness import cosines, interval, ms_ssim, too_good
+from diffopt.bench.features import FeatureNetwork, gaussian_kernel
 from diffopt.bench.outcome import Fidelity
 from diffopt.bench.resident import Images
 from diffopt.bench.statistics import median, percentile
@@ -23,6 +24,7 @@ _SIGMA = 1.5
 _FLIPS = 1000
 
 Floats = npt.NDArray[np.float64]
+Kernel = Callable[[Floats, Floats], Floats]
 
 
 class Scorer(Protocol):
@@ -49,6 +51,7 @@ def compare(
     prompts: Sequence[str],
     seeds: Sequence[int],
     scorer: Scorer | None,
+    network: FeatureNetwork | None = None,
     rng: np.random.Generator,
 ) -> Fidelity:
     """Compare a candidate's images with the baseline's of the same prompts and seeds.
@@ -59,6 +62,7 @@ def compare(
         others: the baseline's at other seeds, same prompts and number: the yardstick.
         prompts: one an image; seeds likewise, to name the worst images.
         scorer: for prompt accuracy and features, or None.
+        network: for features where there is no scorer, or None; distances are then CMMD's.
         rng: draws the sign flips of the yardstick.
     """
     noise, structure = psnr(images, references), ssim(images, references)
@@ -72,12 +76,14 @@ def compare(
         accuracy, baseline_accuracy = float(np.mean(right)), float(np.mean(expected))
         drop = interval(expected - right, rng, np.mean)
         better = too_good(drop, interval(expected - other, rng, np.mean))
-        features = [np.asarray(scorer.features(part), dtype=np.float64) for part in (images, references, others)]
+    judge, kernel = (scorer, None) if scorer is not None else (network, gaussian_kernel)
+    if judge is not None:
+        features = [np.asarray(judge.features(part), dtype=np.float64) for part in (images, references, others)]
         paired = cosines(features[0], features[1])
         cosine, lowest_cosine = median(paired.tolist()), float(paired.min())
         if len(prompts) > 1:
-            distance = kernel_distance(features[0], features[1])
-            spread = kernel_spread(features[2], features[1], rng=rng)
+            distance = kernel_distance(features[0], features[1], kernel)
+            spread = kernel_spread(features[2], features[1], rng=rng, kernel=kernel)
     return Fidelity(
         psnr_median=median(noise.tolist()),
         psnr_p10=percentile(noise.tolist(), 10),
@@ -93,12 +99,19 @@ def compare(
         ms_ssim_median=median(ms_ssim(images, references, ssim_parts).tolist()),
         cosine_median=cosine,
         cosine_worst=lowest_cosine,
+        adherence=_adherence(network, images, prompts),
+        baseline_adherence=_adherence(network, references, prompts),
         accuracy_drop=drop,
         too_good=better,
         psnr=tuple(round(float(value), 3) for value in noise),
         images=len(prompts),
         worst=tuple((prompts[index], int(seeds[index]), float(noise[index])) for index in worst),
     )
+
+
+def _adherence(network: FeatureNetwork | None, images: Images, prompts: Sequence[str]) -> float | None:
+    found = None if network is None else network.adherence(images, prompts)
+    return None if found is None else float(np.mean(found))
 
 
 def psnr(images: Images, references: Images) -> Floats:
@@ -125,31 +138,32 @@ def ssim_parts(first: Floats, second: Floats) -> tuple[Floats, Floats]:
     return np.asarray(np.mean(above / below, axis=(1, 2, 3))), np.asarray(np.mean(contrast, axis=(1, 2, 3)))
 
 
-def kernel_distance(first: Floats, second: Floats) -> float:
-    """Return the unbiased squared kernel distance (KID: cubic polynomial kernel) of two feature sets of equal size.
+def kernel_distance(first: Floats, second: Floats, kernel: Kernel | None = None) -> float:
+    """Return the unbiased squared kernel distance of two feature sets of equal size: KID (cubic polynomial) by default.
 
     Terms of the same index are left out everywhere, so the estimate is exactly 0 for equal sets and stays unbiased
     though image i of both sets has the same prompt and seed. It may be slightly negative.
     """
-    return float(_terms(first, second).sum() / (len(first) * (len(first) - 1)))
+    return float(_terms(first, second, kernel).sum() / (len(first) * (len(first) - 1)))
 
 
-def kernel_spread(first: Floats, second: Floats, *, rng: np.random.Generator) -> float:
+def kernel_spread(first: Floats, second: Floats, *, rng: np.random.Generator, kernel: Kernel | None = None) -> float:
     """Return how far apart two sets of one distribution can come out: the 95th percentile over swapped pairs.
 
     With the baseline at two seeds this is the yardstick of `kernel_distance` at the same number of images.
     """
-    terms = _terms(first, second)
+    terms = _terms(first, second, kernel)
     signs = rng.choice([-1.0, 1.0], size=(_FLIPS, len(first)))
     values = np.einsum("fi,ij,fj->f", signs, terms, signs, optimize=True) / (len(first) * (len(first) - 1))
     return float(np.percentile(values, 95))
 
 
-def _terms(first: Floats, second: Floats) -> Floats:
+def _terms(first: Floats, second: Floats, kernel: Kernel | None) -> Floats:
     if first.shape != second.shape:
         raise ValueError(f"feature sets of shapes {first.shape} and {second.shape}")
-    cross = _kernel(first, second)
-    terms = _kernel(first, first) + _kernel(second, second) - cross - cross.T
+    of = kernel or _kernel
+    cross = of(first, second)
+    terms = of(first, first) + of(second, second) - cross - cross.T
     np.fill_diagonal(terms, 0.0)
     return terms
 

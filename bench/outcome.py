@@ -50,6 +50,7 @@ class Fidelity:
     `seed_psnr_median` is the same for PSNR: what two unrelated images of this model give.
     `psnr` is that of each image; `psnr_interval` and `accuracy_drop` are bootstrap 95 % intervals over prompts, of the median
     and of the share of prompts fewer that are right. `too_good` says what is better than it can honestly be.
+    `adherence` is the mean cosine of images and prompts, where a feature network reads text.
     `denoiser_error` is the teacher-forced relative L2 error of the denoiser, the largest over the steps; None where it was
     not asked or cannot be (a whole-pipeline engine). `denoiser_dtype` is the baseline's.
     """
@@ -71,6 +72,8 @@ class Fidelity:
     ms_ssim_median: float | None = None
     cosine_median: float | None = None
     cosine_worst: float | None = None
+    adherence: float | None = None
+    baseline_adherence: float | None = None
     accuracy_drop: tuple[float, float] | None = None
     too_good: str = ""
     denoiser_error: float | None = None

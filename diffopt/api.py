@@ -106,6 +106,7 @@ def compile(
     """
     from diffopt.bench.device import check_target, versions
     from diffopt.bench.evaluate import Evaluator, Measured, Thresholds
+    from diffopt.bench.floor import floor_program
     from diffopt.finals import bought, choose, closest, control_traces, decide_levels, fallback, prefixes
     from diffopt.ir.dialect import steps_of
     from diffopt.ir.emit_pipeline import emit
@@ -124,6 +125,7 @@ def compile(
         engines_of,
         model_directory,
         model_hash,
+        network_for,
         program,
         run_folder,
         run_search,
@@ -151,12 +153,14 @@ def compile(
     folder = run_folder(place, resume=resume, force=force)
     weights = model_hash(model)
     thresholds = Thresholds()
+    network = network_for(lifted)
     found = [only] if only is not None else (proposers or proposers_for("rules", goal, target, {}))(folder)
     plan: dict[str, Any] = {
         "target": target,
         "model": {"path": str(model), "hash": weights},
         "libraries": versions(),
         "thresholds": thresholds.to_json(),
+        "features": "scorer" if lifted.builtin is not None else network.name if network is not None else "",
         "workload": {
             "search": len(work.prompts),
             "heldout": len(work.heldout),
@@ -178,6 +182,7 @@ def compile(
             hidden=(folder,),
             device=target,
             scorer=lifted.builtin.scorer() if lifted.builtin is not None else None,
+            network=network,
             thresholds=thresholds,
             weights=weights,
             seed=seed,
@@ -196,6 +201,9 @@ def compile(
         )
         listen(Stage("measuring the baseline, and the baseline against itself"))
         self_test = evaluator.self_test(pairs=(8, 10))
+        floor = None
+        if controls:
+            floor = evaluator.evaluate(floor_program(evaluator.baseline), pairs=(5, 5), any_image=True)
         marks.append(time.monotonic())
         listen(Stage(f"searching for {limit}"))
         reason = run_search(engine, evaluator, lifted.module, limit, listen)
@@ -243,6 +251,7 @@ def compile(
         "goal": dataclasses.asdict(goal),
         **plan,
         "self_test": dataclasses.asdict(self_test),
+        "floor": floor.to_json() if floor is not None else None,
         "baseline_ir": print_module(lifted.module),
         "ir": print_module(winner),
         "trace": chosen.candidate.trace,

@@ -32,6 +32,7 @@ from diffopt.search.store import Store, in_use
 if TYPE_CHECKING:
     from xdsl.dialects.builtin import ModuleOp
 
+    from diffopt.bench.features import FeatureNetwork
     from diffopt.sources import Source
 
 SEARCH_PROMPTS, HELDOUT_PROMPTS = 16, 64
@@ -150,6 +151,13 @@ def workload_for(source: Source, prompts: str | Path | None, seed: int) -> Workl
     search_for = tuple(source.builtin.prompts("search", SEARCH_PROMPTS, seed))
     heldout = tuple(source.builtin.prompts("heldout", HELDOUT_PROMPTS, seed))
     return Workload(search_for, heldout, seed, height, width)
+
+
+def network_for(source: Source) -> FeatureNetwork | None:
+    """Return the feature network on this machine for a model that brings no scorer, or None."""
+    from diffopt.bench.features import network_here
+
+    return network_here(hub_cache()) if source.builtin is None else None
 
 
 def run_folder(out: Path, *, resume: bool, force: bool) -> Path:
