@@ -68,9 +68,8 @@ class Thresholds:
         if drop > allowed + _ROUNDING:
             found.append(f"{100 * drop:.1f} points fewer prompts right (at most {100 * allowed:g})")
         distance, seeds = fidelity.feature_distance, fidelity.seed_distance
-        if wanted == "traded" and distance is not None and seeds is not None:
-            if distance > seeds:
-                found.append(f"features {distance:.3g} from the baseline's (another seed: {seeds:.3g})")
+        if wanted == "traded" and distance is not None and seeds is not None and distance > seeds:
+            found.append(f"features {distance:.3g} from the baseline's (another seed: {seeds:.3g})")
         if wanted != "traded" or fidelity.prompt_accuracy is None or distance is None or seeds is None:
             if fidelity.psnr_median < median:
                 found.append(f"median {fidelity.psnr_median:.1f} dB (at least {median:g})")
