@@ -53,28 +53,18 @@ def available_bytes() -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
 
 
-def shared_bytes(folder: Path = Path("/dev/shm")) -> int:
-    """Return the bytes of files in shared memory; 0 where there is no such place."""
-    try:
-        found = os.statvfs(folder)
-    except OSError:
-        return 0
-    return (found.f_blocks - found.f_bfree) * found.f_frsize
-
-
 class MemoryWatch:
     """Samples the resident memory of a changing set of processes and keeps the peak.
 
     Reading one process costs ten microseconds, finding them all a millisecond or two: `look` does that, and `sample`
     only when the last look is a second old, so that short timed calls are not disturbed. Pages that a fork still
-    shares are counted for each process that maps them, and files in shared memory that came since, whoever wrote them.
+    shares are counted for each process that maps them.
     """
 
     def __init__(self, pid: int, members: Callable[[], Iterable[int]], clock: Callable[[], float] = time.monotonic):
         self._pid, self._members, self._clock = pid, members, clock
         self._known: tuple[int, ...] = (pid,)
         self._next_look = clock() + 1.0
-        self._shared_before = shared_bytes()
         self.now_bytes = 0
         self.peak_bytes = 0
 
@@ -88,8 +78,7 @@ class MemoryWatch:
         """Read the memory now, in bytes, and remember it if it is the peak."""
         if self._clock() >= self._next_look:
             self.look()
-        shared = max(0, shared_bytes() - self._shared_before)
-        self.now_bytes = sum(resident_bytes(pid) for pid in self._known) + shared
+        self.now_bytes = sum(resident_bytes(pid) for pid in self._known)
         self.peak_bytes = max(self.peak_bytes, self.now_bytes, peak_bytes(self._pid))
         return self.now_bytes
 

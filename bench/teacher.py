@@ -77,12 +77,17 @@ def answers(candidate: Resident, folder: Path, known: Lesson, *, deadline_s: flo
 def step_errors(known: Lesson, given: Arrays) -> tuple[float, ...] | None:
     """Return the relative L2 error of each denoiser call; None where the candidate's denoiser was never called.
 
+    It is the larger of two: of the denoiser's answer, and of the latents that the candidate's own guidance and scheduler
+    came to by then from such answers.
     Such a candidate runs its steps inside an engine, where nothing can be asked of them.
     """
     count = sum(name.startswith("out.") for name in given)
     if count == 0 or known.calls == 0:
         return None
-    errors = [_error(known.arrays[f"out.{i}"], given.get(f"out.{i}")) for i in range(known.calls)]
+    errors = [
+        max(_error(known.arrays[name], given.get(name)) for name in (f"out.{i}", f"in.{i}") if name in known.arrays)
+        for i in range(known.calls)
+    ]
     return tuple(errors + [MISSING] * max(0, count - known.calls))
 
 

@@ -1,7 +1,8 @@
 """The worker's half of teacher forcing: run one call while the denoiser's inputs are written down, or given.
 
 With inputs given, each call of the denoiser sees the latents that the baseline's saw, whatever it answered before: its
-errors do not add up along the way, and what is left is the error of the denoiser itself, step by step.
+errors are not amplified along the way, and what is left is the error of the denoiser itself, step by step. The latents that
+the program would have used itself are kept too: they tell what guidance and scheduler made of the answers.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def taught(pipe: Any, call: Callable[[], object], inputs: Path | None, out: Path
 
     Args:
         inputs: latents of each denoiser call to use instead of its own (`in.0`, `in.1`, ...); None to write down both.
-        out: safetensors file of float32: `out.N`, with `in.N` where no inputs are given.
+        out: safetensors file of float32: `out.N`, and `in.N`, the program's own latents.
         layers: also write samples of what each layer gives out in each call, `layer.N.ORDER.SIZE.NAME`.
     """
     from safetensors.torch import load_file, save_file
@@ -56,9 +57,8 @@ def _wrapped(denoiser: Any, given: dict[str, Any] | None, kept: dict[str, Any], 
         calls[0] += 1
         name = next((n for n in ("sample", "hidden_states") if n in kwargs), None)
         latents = kwargs[name] if name else args[0]
-        if given is None:
-            kept[f"in.{index}"] = latents
-        else:
+        kept[f"in.{index}"] = latents
+        if given is not None:
             wanted = given.get(f"in.{index}")
             if wanted is not None and wanted.shape == latents.shape:
                 latents = wanted.to(latents.device, latents.dtype)

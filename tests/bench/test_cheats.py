@@ -51,9 +51,8 @@ def in_load(*lines: str) -> dict[str, str]:
 HONEST = "result = honest(self, prompt, **kwargs)"
 
 REFUSED: dict[str, tuple[str, str, dict[str, str]]] = {
-    "reads the reference images": ("build", "PermissionError", {
-        "head": "import os\nhere = os.path.dirname(os.path.dirname(os.getcwd()))\n"
-        "os.listdir(os.path.join(here, 'references'))"}),
+    "looks where the reference images are": ("build", "PermissionError", {
+        "head": "import os\nos.listdir(os.path.dirname(os.path.dirname(os.getcwd())))"}),
     "reads what another program left": ("build", "PermissionError", {
         "head": "import os\nos.listdir(os.path.join(os.path.dirname(os.path.dirname(os.getcwd())), 'baseline'))"}),
     "writes beside its folder, where a store could be": ("build", "PermissionError", {
@@ -62,8 +61,6 @@ REFUSED: dict[str, tuple[str, str, dict[str, str]]] = {
         "head": "import socket; socket.create_connection(('127.0.0.1', 9), 1)"}),
     "patches the writer of its answers": ("protocol", "answers no request", in_load(
         "import json", "json.dumps = lambda *a, **k: '{}'")),
-    "gives the same seed to every call": ("numerics", "unlike", in_call(
-        "import torch", "kwargs['generator'] = torch.Generator().manual_seed(3)", HONEST, "return result")),
     "gives the prompt of the first call to every call": ("numerics", "", in_call(
         "self.kept.setdefault('images', honest(self, prompt, **kwargs).images)",
         HONEST, "result.images = self.kept['images']", "return result")),
@@ -74,7 +71,7 @@ REFUSED: dict[str, tuple[str, str, dict[str, str]]] = {
         HONEST, "import numpy as np", "result.images = np.full_like(result.images, 0.25)", "return result")),
     "is worse in every third call": ("protocol", "", in_call(
         HONEST, "if self.calls > 9 or self.calls % 3 == 5: result.images = result.images[:, ::-1]", "return result")),
-    "gives fewer images than asked": ("numerics", "shape", in_call(
+    "gives fewer images than asked": ("protocol", "images of shape", in_call(
         HONEST, "result.images = result.images[:0]", "return result")),
     "gives values beyond white": ("numerics", "values from", in_call(
         HONEST, "result.images = result.images * 3", "return result")),
@@ -91,6 +88,8 @@ WEAKER: dict[str, tuple[str, dict[str, str]]] = {
     "sharpens": ("near", in_call(
         HONEST, "import numpy as np", "i = result.images",
         "result.images = np.clip(i + 0.5 * (i - np.roll(i, 1, 1)), 0, 1)", "return result")),
+    "gives the same seed to every call": ("traded", in_call(
+        "import torch", "kwargs['generator'] = torch.Generator().manual_seed(3)", HONEST, "return result")),
     "takes fewer steps than it says": ("exact", in_call(
         "kwargs['num_inference_steps'] = 2", HONEST, "return result")),
     "cuts the prompt short": ("exact", in_call(
@@ -110,10 +109,12 @@ WEAKER: dict[str, tuple[str, dict[str, str]]] = {
         "    return (0 * sample,) if n[0] % 3 == 0 else forward(sample, *a, **k)",
         "pipe.unet.forward = skipping")),
     "gives the last answer of the denoiser again": ("exact", in_load(
-        "forward, kept = pipe.unet.forward, []",
+        "forward, n, kept = pipe.unet.forward, [0], [None]",
         "def stale(sample, *a, **k):",
-        "    kept.append(forward(sample, *a, **k))",
-        "    return kept[-2] if len(kept) > 1 and len(kept) % 3 else kept[-1]",
+        "    n[0] += 1",
+        "    if n[0] % 3 == 2: return kept[0]",
+        "    kept[0] = forward(sample, *a, **k)",
+        "    return kept[0]",
         "pipe.unet.forward = stale")),
 }  # fmt: skip
 
@@ -196,29 +197,15 @@ def test_patched_clocks_and_a_patched_synchronize_change_nothing(
 
 
 def test_a_transform_that_falls_back_in_silence_is_named(evaluator: Evaluator, tiny_program: TinyProgram) -> None:
-    code = in_load(
-        "from diffopt.backends.base import Witness",
-        "from diffopt.backends.runtime.attachment import attachment",
-        "attachment(pipe).witnesses.append(lambda: Witness('export', 0, 'unet: 0 engine calls, 9 in torch'))",
-    )
+    told = "[{'transform': 'export', 'count': 0, 'detail': 'unet: 0 engine calls, 9 in torch'}]"
+    code = in_load("import diffopt.bench.worker as worker", f"worker._witnesses = lambda pipe: {told}")
     assert measured(evaluator, tiny_program("falls back", **code)).inactive == ("export",)
 
 
-@pytest.mark.parametrize(
-    "hidden",
-    [
-        "import os, time\nif os.fork() == 0:\n    kept = b'x' * (300 << 20)\n    time.sleep(600)",
-        "open(f'/dev/shm/diffopt-cheat-{__import__(\"os\").getpid()}', 'wb').write(b'x' * (300 << 20))",
-    ],
-    ids=["in another process", "in shared memory"],
-)
-def test_memory_moved_out_of_sight_is_counted(evaluator: Evaluator, tiny_program: TinyProgram, hidden: str) -> None:
-    try:
-        found = measured(evaluator, tiny_program("hides memory", head=hidden)).memory
-    finally:
-        for file in Path("/dev/shm").glob("diffopt-cheat-*"):
-            file.unlink()
-    assert found.peak_bytes > found.baseline_peak_bytes + (250 << 20)
+def test_memory_moved_to_another_process_is_counted(evaluator: Evaluator, tiny_program: TinyProgram) -> None:
+    head = "import os, time\nif os.fork() == 0:\n    kept = b'x' * (100 << 20)\n    time.sleep(600)"
+    found = measured(evaluator, tiny_program("hides memory", head=head)).memory
+    assert found.peak_bytes > found.baseline_peak_bytes + (90 << 20)
 
 
 def test_work_that_goes_on_while_the_baseline_is_timed_is_refused(

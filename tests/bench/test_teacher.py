@@ -52,6 +52,12 @@ def test_steps_that_are_missing_or_too_many_or_of_another_shape_are_wrong_by_all
     assert step_errors(known, {"out.0": np.ones(2, np.float32), "out.1": np.full(4, np.nan, np.float32)}) == (1.0, 1.0)
 
 
+def test_what_guidance_and_scheduler_make_of_right_answers_counts_too() -> None:
+    known = lesson(out_0=np.ones(4), in_0=np.ones(4), out_1=np.ones(4), in_1=[2.0, 0.0])
+    given = {**known.arrays, "in.1": np.asarray([2.0, 0.5], np.float32)}
+    assert step_errors(known, given) == (0.0, 0.25)
+
+
 def test_a_denoiser_that_is_never_called_cannot_be_asked() -> None:
     assert step_errors(lesson(out_0=np.ones(4)), {}) is None
 
