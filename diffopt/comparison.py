@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from diffopt.artifact import Artifact, is_artifact
@@ -63,6 +64,7 @@ def compare_sources(
     pairs: int = 30,
     target: str = "cpu",
     size: tuple[int, int] | None = None,
+    batch: int = 1,
     settings: Mapping[str, str] | None = None,
     seed: int = 0,
     listen: Listener = silence,
@@ -75,13 +77,14 @@ def compare_sources(
         prompts: file with one prompt a line; by default the built-in model's or plain captions.
         pairs: the most timed pairs.
         size: height and width, where neither side tells.
+        batch: prompts a call.
         settings: `--set` of both.
 
     Raises:
         DiffoptError: a side cannot be read, A does not run, or nothing tells the size.
     """
     sides = [side(text, settings or {}) for text in (first, second)]
-    work = _workload(sides, prompts, size, seed)
+    work = dataclasses.replace(_workload(sides, prompts, size, seed), batch=batch)
     with tempfile.TemporaryDirectory(prefix="diffopt-measure-") as scratch:
         folder = Path(scratch)
         engines = borrowed(folder / "engines", *(found.engines for found in sides if found.engines is not None))
@@ -159,11 +162,14 @@ def comparison_lines(found: Comparison) -> list[str]:
     latency, fidelity = outcome.latency, outcome.fidelity
     word = "faster" if latency.lo > 1 else "slower" if latency.hi < 1 else "neither faster nor slower"
     pairs = f"{latency.pairs} pairs, {latency.stopped}"
+    batch = outcome.environment.get("batch", 1)
+    each = [int(str(batch)) / median(times) for times in (latency.baseline_s, latency.candidate_s)]
     structure = f"SSIM {fidelity.ssim_median:.3f}: {outcome.tier}"
     memory = outcome.memory
     lines += [
         f"A / B              {latency.ratio:.3f} [{latency.lo:.3f}, {latency.hi:.3f}]  ({pairs}): B is {word}",
         f"machine            {latency.state}, {latency.drift:.2f} of its usual time, load {latency.load_average:.1f}",
+        f"images a second    {each[1]:.3g}, A {each[0]:.3g}, {batch} a call",
         f"images             {fidelity.psnr_median:.1f} dB median, {fidelity.psnr_worst:.1f} dB worst, {structure}",
         f"memory             {memory.peak_bytes / 1e9:.2f} GB, A {memory.baseline_peak_bytes / 1e9:.2f} GB",
         f"B before its calls {outcome.load_s:.1f} s load, {outcome.first_call_s:.2f} s the first call",

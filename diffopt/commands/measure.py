@@ -19,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prompts", metavar="FILE", help="one prompt a line")
     parser.add_argument("--pairs", type=int, default=30, help="the most timed pairs (default: %(default)s)")
     parser.add_argument("--size", metavar="HxW", help="of the images, where neither A nor B tells")
+    parser.add_argument("--batch", type=int, default=1, help="prompts a call, for throughput (default: %(default)s)")
     parser.add_argument("--target", default="cpu", help="cpu or cuda[:N] (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the order of pairs")
     add_set(parser)
@@ -40,6 +41,7 @@ def run(options: argparse.Namespace) -> int:
             pairs=options.pairs,
             target=options.target,
             size=_size(options.size),
+            batch=options.batch,
             settings=settings_of(options),
             seed=options.seed,
             listen=display,
