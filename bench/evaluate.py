@@ -195,11 +195,7 @@ class Evaluator:
         return found
 
     def observe(self, program: Program, *, split: Split = "search") -> tuple[teacher.Lesson, teacher.Arrays] | Failed:
-        """Return the baseline's denoiser calls for one prompt and the program's on the same latents, with their layers.
-
-        Raises:
-            DiffoptError: the baseline does not run.
-        """
+        """Return the baseline's denoiser calls for one prompt and the program's on the same latents, with their layers."""
 
         def work(candidate: Contestant) -> tuple[teacher.Lesson, teacher.Arrays]:
             known, folder = self._reference(split), self._work / "candidates" / program.hash
@@ -255,9 +251,10 @@ class Evaluator:
         )
 
     def _conditions(self, candidate: Contestant) -> dict[str, object]:
-        energy = self._energy.name if self._energy.read else self._energy.reason
-        conditions: dict[str, object] = {"device": self._device, "threads": candidate.threads}
-        return conditions | {"guards": list(candidate.guards), "batch": self.workload.batch, "energy": energy}
+        return {
+            "device": self._device, "threads": candidate.threads, "guards": list(candidate.guards),
+            "batch": self.workload.batch, "energy": self._energy.reason or self._energy.name,
+        }  # fmt: skip
 
     def _images(self, candidate: Contestant, known: References, any_image: bool) -> Images:
         made: list[Images] = []
@@ -318,8 +315,7 @@ class Evaluator:
         return self._references[split]
 
     def _make_references(self, prompts: Sequence[str], seeds: Sequence[int]) -> Images:
-        """Use a worker apart: batches would raise the memory peak that is reported for the baseline."""
-
+        # In a worker apart: batches would raise the memory peak that is reported for the baseline.
         def run(reference: Contestant) -> Images:
             return in_batches(
                 lambda prompts, seeds: reference(prompts, seeds)[1], prompts, seeds, size=self._reference_batch,
