@@ -12,7 +12,9 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +25,8 @@ from diffopt.bench.contestant import Contestant
 from diffopt.bench.disk import make_folder
 from diffopt.bench.environment import allowed, worker_environment
 from diffopt.bench.forkserver import ForkServer
-from diffopt.bench.latency import Timing, race
-from diffopt.bench.resident import Resident
+from diffopt.bench.latency import Call, Timing, race
+from diffopt.bench.resident import Images, Resident
 from diffopt.bench.statistics import Interval, median, paired_ratio, stop_reason
 from diffopt.bench.studies.load import background_load
 from diffopt.bench.workload import Workload
@@ -56,24 +58,43 @@ def load(device="cpu", engines=None):
 """
 
 
-class Bench:
-    """Contestants that do a given number of units of work, on one fork server."""
+@dataclass(frozen=True)
+class Side:
+    """Something that does a given number of units of work a call, and how to end it."""
+
+    call: Call
+    close: Callable[[], None]
+
+
+class Inside:
+    """Sides in this process: the same racing and intervals without workers, a call of 2 ms; quick enough for many trials."""
+
+    def __init__(self, width: int) -> None:
+        rng = np.random.default_rng(0)
+        self._weights, self._start = rng.normal(size=(width, width)) / width**0.5, rng.normal(size=(width, 16))
+        self._image = np.zeros((1, 1, 1, 3), np.float32)
+
+    def side(self, units: int, copy: str = "") -> Side:
+        """Return a side of so much work."""
+
+        def call(prompts: list[str], seeds: list[int]) -> tuple[float, Images]:
+            started, drawn = time.perf_counter(), self._start
+            for _ in range(units):
+                drawn = np.tanh(self._weights @ drawn)
+            return time.perf_counter() - started, self._image
+
+        return Side(call, lambda: None)
+
+
+class Workers:
+    """Sides in workers, as a candidate has them, on one fork server."""
 
     def __init__(self, folder: Path, server: ForkServer, width: int) -> None:
         self._folder, self._server, self._width = folder, server, width
         self._workload = Workload(("a",), ("b",), 0, SIZE, SIZE)
 
-    def costs(self) -> tuple[float, float]:
-        """Return the seconds of a call without work, and of a unit of work."""
-        idle, working = self.contestant(0, "-idle"), self.contestant(UNITS)
-        overhead = median([idle(["a"], [n])[0] for n in range(50)])
-        unit = (median([working(["a"], [n])[0] for n in range(50)]) - overhead) / UNITS
-        for each in (idle, working):
-            each.resident.close()
-        return overhead, unit
-
-    def contestant(self, units: int, copy: str = "") -> Contestant:
-        """Return a loaded worker of so much work."""
+    def side(self, units: int, copy: str = "") -> Side:
+        """Return a fresh worker of so much work."""
         place = make_folder(self._folder / f"{units}{copy}")
         resident = Resident(
             self._server, f"{units} units", place, environment=worker_environment(place, place), memory_limit=4 << 30
@@ -84,7 +105,17 @@ class Bench:
         made.load(path, model=None, device="cpu", engines=place)
         for seed in range(5):
             made(["a"], [seed])
-        return made
+        return Side(made, resident.close)
+
+
+def costs_of(bench: Inside | Workers) -> tuple[float, float]:
+    """Return the seconds of a call without work, and of a unit of work."""
+    idle, working = bench.side(0, "-idle"), bench.side(UNITS)
+    overhead = median([idle.call(["a"], [n])[0] for n in range(50)])
+    unit = (median([working.call(["a"], [n])[0] for n in range(50)]) - overhead) / UNITS
+    for each in (idle, working):
+        each.close()
+    return overhead, unit
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -93,7 +124,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--trials", type=int, default=200)
     parser.add_argument("--pairs", type=int, default=30, help="a trial")
     parser.add_argument("--load", type=int, default=1, help="processes of background load, beside what there is")
-    parser.add_argument("--width", type=int, default=160, help="of the matrices: how long a unit of work takes")
+    parser.add_argument("--width", type=int, default=96, help="of the matrices: how long a unit of work takes")
+    parser.add_argument(
+        "--inside", action="store_true", help="in this process instead of in workers: quicker, less real"
+    )
     parser.add_argument("--effects", type=int, nargs="+", default=EFFECTS, help="percent of work the baseline has more")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--raw", type=Path, help="keep all times in this .npz, and go on from it")
@@ -104,7 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     costs = known.pop("costs", np.empty((0, 2)))
     known, new_costs = collect(
         known, given.effects, given.trials, given.pairs,
-        load=given.load, width=given.width, seed=given.seed + len(costs), seconds=given.seconds,
+        load=given.load, width=given.width, seed=given.seed + len(costs), seconds=given.seconds, inside=given.inside,
     )  # fmt: skip
     costs = np.concatenate([costs, [new_costs]])
     if given.raw is not None:
@@ -112,7 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     study = report(known, costs)
     study["command"] = (
         f"python -m diffopt.bench.studies.calibration --trials {given.trials} --pairs {given.pairs}"
-        f" --load {given.load} --width {given.width} --seed {given.seed}"
+        f" --load {given.load} --width {given.width} --seed {given.seed}{' --inside' if given.inside else ''}"
     )
     given.out.write_text(json.dumps(study, indent=None, separators=(",", ":")) + "\n", encoding="utf-8")
     for row in study["effects"]:
@@ -128,7 +162,7 @@ def _read(raw: Path | None) -> dict[str, Any]:
 
 def collect(
     known: dict[str, Any], effects: Sequence[int], trials: int, pairs: int,
-    *, load: int, width: int, seed: int, seconds: float,
+    *, load: int, width: int, seed: int, seconds: float, inside: bool,
 ) -> tuple[dict[str, Any], tuple[float, float]]:  # fmt: skip
     """Add trials, a score of one effect after a score of the next, until there are enough or the time is over.
 
@@ -136,26 +170,32 @@ def collect(
     """
     rng, until = np.random.default_rng(seed), time.monotonic() + seconds
     found = {f"effect_{effect}": known.get(f"effect_{effect}", np.empty((0, 4, pairs))) for effect in effects}
+    with _bench(inside, width) as bench, background_load(load, seed=seed):
+        costs = costs_of(bench)
+        while time.monotonic() < until:
+            name = min(found, key=lambda name: len(found[name]))
+            missing = trials - len(found[name])
+            if missing <= 0:
+                break
+            units = UNITS + int(name.partition("_")[2])
+            for times in _trials(bench, units, min(missing, A_RUN), pairs, rng):
+                found[name] = np.concatenate([found[name], [times]])
+                if time.monotonic() > until:
+                    break
+    return found, costs
+
+
+@contextmanager
+def _bench(inside: bool, width: int) -> Iterator[Inside | Workers]:
+    if inside:
+        yield Inside(width)
+        return
     with tempfile.TemporaryDirectory(prefix="diffopt-calibration-") as scratch:
         folder = Path(scratch)
         environment = allowed(os.environ, home=folder, threads=1)
-        with (
-            ForkServer(folder, environment=environment, preload=("numpy", "torch", "diffopt.bench.worker")) as server,
-            background_load(load, seed=seed),
-        ):
-            bench = Bench(folder, server, width)
-            costs = bench.costs()
-            while time.monotonic() < until:
-                name = min(found, key=lambda name: len(found[name]))
-                missing = trials - len(found[name])
-                if missing <= 0:
-                    break
-                units = UNITS + int(name.partition("_")[2])
-                for times in _trials(bench, units, min(missing, A_RUN), pairs, rng):
-                    found[name] = np.concatenate([found[name], [times]])
-                    if time.monotonic() > until:
-                        break
-    return found, costs
+        preload = ("numpy", "torch", "diffopt.bench.worker")
+        with ForkServer(folder, environment=environment, preload=preload) as server:
+            yield Workers(folder, server, width)
 
 
 def report(known: dict[str, Any], costs: Any) -> dict[str, Any]:
@@ -176,17 +216,17 @@ def report(known: dict[str, Any], costs: Any) -> dict[str, Any]:
     }
 
 
-def _trials(bench: Bench, units: int, trials: int, pairs: int, rng: np.random.Generator) -> Iterator[Any]:
+def _trials(bench: Inside | Workers, units: int, trials: int, pairs: int, rng: np.random.Generator) -> Iterator[Any]:
     """Yield trials as a run has them: a fresh process for every candidate, one baseline for all of them."""
-    baseline = bench.contestant(units, "-baseline")
+    baseline = bench.side(units, "-baseline")
     for _ in range(trials):
-        candidate = bench.contestant(UNITS)
-        yield _trial(baseline, candidate, pairs, rng)
-        candidate.resident.close()
-    baseline.resident.close()
+        candidate = bench.side(UNITS)
+        yield _trial(baseline.call, candidate.call, pairs, rng)
+        candidate.close()
+    baseline.close()
 
 
-def _trial(baseline: Contestant, candidate: Contestant, pairs: int, rng: np.random.Generator) -> Any:
+def _trial(baseline: Call, candidate: Call, pairs: int, rng: np.random.Generator) -> Any:
     """Return the times of interleaved pairs and of two blocks: (baseline, candidate, baseline block, candidate block)."""
 
     def draw() -> tuple[list[str], list[int]]:
