@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from diffopt.bench.confinement import landlock_version
 from diffopt.bench.evaluate import Evaluator, Failed, Measured, Program
 from diffopt.bench.tiers import TIERS
+from diffopt.search.store import Store
 
 PAIRS = (2, 2)
 TinyProgram = Callable[..., Program]
@@ -265,3 +267,39 @@ def test_a_gigabyte_of_output_neither_blocks_nor_fills_anything(
 ) -> None:
     head = "import os\nfor _ in range(16384): os.write(1, b'x' * 65536)"
     assert measured(evaluator, tiny_program("prints a gigabyte", head=head)).latency.pairs == PAIRS[0]
+
+
+BREAKERS = {
+    "crashes the interpreter": ("crash", "import ctypes; ctypes.string_at(0)"),
+    "loops in C": ("timeout", "import ctypes; ctypes.PyDLL(None).pause()"),
+    "eats all memory": ("memory", "kept = []\nwhile True: kept.append(bytearray(b'x' * (64 << 20)))"),
+    "fills the disk": (
+        "disk",
+        "import time\nfor n in range(8): open(f'{n}', 'wb').write(bytes(16 << 20))\ntime.sleep(9)",
+    ),
+    "prints a hundred megabytes": ("measured", "import os\nfor _ in range(1600): os.write(1, b'x' * 65536)"),
+    "kills its parent's children": (
+        "build",
+        "import os\ntree = open(f'/proc/{os.getppid()}/task/{os.getppid()}/children').read().split()\n"
+        "for pid in tree:\n    if int(pid) != os.getpid(): os.kill(int(pid), 9)",
+    ),
+}
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_after_each_of_them_with_its_status_in_the_store(
+    small_disk: Evaluator, tiny_program: TinyProgram, tmp_path: Path
+) -> None:
+    usual, small_disk.timeout_s = small_disk.timeout_s, 5.0
+    try:
+        with Store(tmp_path / "store.sqlite") as store:
+            store.open_run("search", {})
+            for name, (_, head) in BREAKERS.items():
+                asked = store.add_candidate("search", trace=name, key=name, origin="test", facts={})
+                store.tell("search", asked.id, small_disk.evaluate(tiny_program(name, head=head), pairs=PAIRS))
+            told = {trial.candidate.trace: trial.outcome for trial in store.trials("search")}
+    finally:
+        small_disk.timeout_s = usual
+    found = {name: out.kind if isinstance(out, Failed) else "measured" for name, out in told.items()}
+    assert found == {name: kind for name, (kind, _) in BREAKERS.items()}
+    assert isinstance(small_disk.evaluate(tiny_program("after them"), pairs=PAIRS), Measured)
