@@ -269,6 +269,12 @@ def test_a_gigabyte_of_output_neither_blocks_nor_fills_anything(
     assert measured(evaluator, tiny_program("prints a gigabyte", head=head)).latency.pairs == PAIRS[0]
 
 
+KILLER = """
+import os
+for pid in open(f"/proc/{os.getppid()}/task/{os.getppid()}/children").read().split():
+    if int(pid) != os.getpid():
+        os.kill(int(pid), 9)
+"""
 BREAKERS = {
     "crashes the interpreter": ("crash", "import ctypes; ctypes.string_at(0)"),
     "loops in C": ("timeout", "import ctypes; ctypes.PyDLL(None).pause()"),
@@ -278,11 +284,7 @@ BREAKERS = {
         "import time\nfor n in range(8): open(f'{n}', 'wb').write(bytes(16 << 20))\ntime.sleep(9)",
     ),
     "prints a hundred megabytes": ("measured", "import os\nfor _ in range(1600): os.write(1, b'x' * 65536)"),
-    "kills its parent's children": (
-        "build",
-        "import os\ntree = open(f'/proc/{os.getppid()}/task/{os.getppid()}/children').read().split()\n"
-        "for pid in tree:\n    if int(pid) != os.getpid(): os.kill(int(pid), 9)",
-    ),
+    "kills its parent's children": ("build", KILLER),
 }
 
 
