@@ -25,7 +25,7 @@ class AotInductorBuilder:
     """Exports with `torch.export` and compiles with Inductor, weights frozen in."""
 
     name = "aotinductor"
-    packages = ("torch",)
+    packages: tuple[str, ...] = ("torch",)
     capabilities = Capabilities(precisions=("f32", "bf16", "f16"), devices=("cpu", "cuda"))
 
     def available(self) -> str | None:

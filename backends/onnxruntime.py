@@ -28,7 +28,7 @@ class OnnxRuntimeBuilder:
     """Exports with `torch.onnx.export(dynamo=True)` and checks what comes out with `onnx.checker`."""
 
     name = "onnxruntime"
-    packages = ("onnxruntime", "onnx", "onnxscript")
+    packages: tuple[str, ...] = ("onnxruntime", "onnx", "onnxscript")
     capabilities = Capabilities(precisions=("f32",), devices=("cpu", "cuda"))
 
     def available(self) -> str | None:

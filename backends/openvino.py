@@ -45,7 +45,7 @@ class OpenVinoBuilder:
     """Converts through the PyTorch frontend directly: `openvino.convert_model` would report to telemetry."""
 
     name = "openvino"
-    packages = ("openvino",)
+    packages: tuple[str, ...] = ("openvino",)
     capabilities = Capabilities(precisions=("f32", "bf16", "f16"), dynamic_int8=True)
 
     def available(self) -> str | None:

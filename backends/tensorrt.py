@@ -26,7 +26,7 @@ class TensorRtBuilder:
     """Writes the precision into the ONNX graph, checks it, and hands it with its profiles to TensorRT."""
 
     name = "tensorrt"
-    packages = ("onnx", "onnxscript")
+    packages: tuple[str, ...] = ("onnx", "onnxscript")
     capabilities = Capabilities(precisions=("f32", "bf16", "f16"), devices=("cuda",))
 
     def available(self) -> str | None:

@@ -7,11 +7,10 @@ An input is written as its kind and its sizes: `f 2 4 8 8` normal, `u` uniform i
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     import torch
@@ -40,8 +39,8 @@ def denoiser_classes() -> dict[str, type[torch.nn.Module]]:
             if not any(part in name for part in NAMES) or any(part in name for part in OTHERS):
                 continue
             kind: Any = getattr(module, name, None)
-            if inspect.isclass(kind) and issubclass(kind, diffusers.ModelMixin):
-                found[name] = kind
+            if isinstance(kind, type) and issubclass(kind, diffusers.ModelMixin):
+                found[name] = cast("type[torch.nn.Module]", kind)
     return dict(sorted(found.items()))
 
 
