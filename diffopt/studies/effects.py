@@ -20,9 +20,9 @@ from diffopt.effects import Effects, effects_lines, effects_of_artifact
 
 RESULTS = Path(__file__).resolve().parents[2] / "bench" / "results" / "effects-cpu.json"
 ARTIFACTS = {
-    "structure": "channels-last,reduce-steps{steps=6},guidance-window{stop=0.7}",
+    "structure": "channels-last,guidance-window{stop=0.9},reuse-prompt-embeddings",
     "arithmetic": "quantize,fuse-qkv,constant-embeddings,reuse-prompt-embeddings",
-    "cache": "reduce-steps{steps=8},cache-features{interval=2},vae-channels-last",
+    "cache": "cache-features{interval=2},vae-channels-last,constant-embeddings",
 }
 PROMPTS = 6
 
