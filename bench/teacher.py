@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,5 +136,4 @@ def _read(worker: Resident, file: Path) -> Arrays:
             raise OSError("too large, or a link")
         return {name: np.asarray(value, dtype=np.float32) for name, value in load_file(str(file)).items()}
     except (OSError, SafetensorError, ValueError, KeyError) as error:
-        shutil.rmtree(file, ignore_errors=True)
         raise Died(worker, Failed("protocol", f"no answers of the denoiser came ({error})")) from error
