@@ -32,6 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--llm-base-url", metavar="URL", help="OpenAI-compatible endpoint of --planner llm")
     parser.add_argument("--llm-model", metavar="NAME", help="model of --planner llm")
     parser.add_argument(
+        "--prior", metavar="STORE", help="an earlier run whose effects of passes propose candidates too"
+    )
+    parser.add_argument(
         "--no-controls", action="store_true", help="leave out the control arms; torch.compile takes long"
     )
     parser.add_argument(
@@ -63,6 +66,11 @@ def run(options: argparse.Namespace) -> int:
         base_url=options.llm_base_url,
         model=options.llm_model,
     )
+    if options.prior is not None:
+        from diffopt.commands.composition import store_of
+        from diffopt.composition import with_prior
+
+        planner = with_prior(planner, store_of(options.prior))
     with Display(quiet=options.json) as display:
         artifact = compile(
             options.source,
