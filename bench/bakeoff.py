@@ -32,7 +32,7 @@ LIBRARIES = ("torch", "diffusers", "openvino", "onnxruntime")
 BATCHES = (1, 2, 3)
 """Pictures a call at which errors are measured; guidance doubles them for the denoiser. Latency is measured at the first."""
 PAIRS = 40
-SECONDS = 6.0
+SECONDS = 3.0
 """The most pairs of a race, and the most time, whichever is reached first; ten pairs at least."""
 
 
