@@ -20,8 +20,8 @@ from diffopt.ir.errors import DiffoptError
 from diffopt.sources import Source, lift
 
 if TYPE_CHECKING:
+    from diffopt.agents import AgentFor
     from diffopt.bench.evaluate import Outcome
-    from diffopt.planners import ProposersFor
     from diffopt.search.goals import Constraints
 
 __all__ = ["Goal", "Source", "Verdict", "compile", "lift", "verify"]
@@ -76,7 +76,7 @@ def compile(
     budget: str = "10m",
     prompts: str | Path | None = None,
     passes: str | None = None,
-    proposers: ProposersFor | None = None,
+    agent: AgentFor | None = None,
     resume: bool = False,
     force: bool = False,
     seed: int = 0,
@@ -95,7 +95,7 @@ def compile(
         budget: of the search: a time (`90s`, `10m`) or a number of measured candidates (`40`).
         prompts: file with one prompt a line; half of them are held out.
         passes: measure this one trace instead of searching.
-        proposers: makes the sources of candidates; by default the rules.
+        agent: makes what proposes, searches and rewrites; by default the rules propose and the engine searches.
         controls: measure the control arms too (fewer steps at equal time, stock torch.compile), and what the winner's
             passes buy one after the other.
 
@@ -105,6 +105,7 @@ def compile(
     Raises:
         DiffoptError: bad input; nothing is left half written.
     """
+    from diffopt.agents import Agent
     from diffopt.bench.device import check_target, versions
     from diffopt.bench.evaluate import Evaluator, Measured, Thresholds
     from diffopt.finals import bought, choose, closest, control_traces, decide_levels, fallback, prefixes
@@ -113,9 +114,9 @@ def compile(
     from diffopt.ir.identity import print_module
     from diffopt.packing import explained, level_json, pack, recorded_versions, trial_json
     from diffopt.passes.pipeline import Trace, applied
-    from diffopt.planners import proposers_for
     from diffopt.search.budget import Budget
     from diffopt.search.engine import Engine
+    from diffopt.search.presets import RuleProposer
     from diffopt.search.store import Store
     from diffopt.session import (
         STORE,
@@ -151,7 +152,8 @@ def compile(
     folder = run_folder(place, resume=resume, force=force)
     weights = model_hash(model)
     thresholds = Thresholds()
-    found = [only] if only is not None else (proposers or proposers_for("rules", goal, target, {}))(folder)
+    acting = agent(folder, lifted.module) if agent is not None else Agent([RuleProposer(target)])
+    found = [only] if only is not None else acting.proposers
     plan: dict[str, Any] = {
         "target": target,
         "model": {"path": str(model), "hash": weights},
@@ -191,23 +193,26 @@ def compile(
             seed=seed,
             proposers=found,
             constraints=constraints,
+            space=acting.space,
             manifest=plan,
         )
         listen(Stage("measuring the baseline, and the baseline against itself"))
         self_test = evaluator.self_test(pairs=(8, 10))
         marks.append(time.monotonic())
         listen(Stage(f"searching for {limit}"))
-        reason = run_search(engine, evaluator, lifted.module, limit, listen)
+        searching = run_search if only is not None or acting.searching is None else acting.searching
+        reason = searching(engine, evaluator, lifted.module, limit, listen, acting.rewriter)
+        acting.finish(engine.trials())
         marks.append(time.monotonic())
         listen(Stage(f"stopped: {reason}; deciding on held-out prompts"))
-        judge = Judge(evaluator, store, lifted.module, listen)
+        judge = Judge(evaluator, store, lifted.module, listen, rewriter=acting.rewriter)
         finals = decide_levels(engine.trials(), constraints, judge)
         chosen = choose(finals, constraints)
         if chosen is None and only is None:
             listen(Stage("nothing met the goal on held-out prompts; trying what changes least"))
             chosen = fallback(lifted.module, constraints, judge, target)
         measured = chosen.outcome if chosen is not None else None
-        control = Judge(evaluator, store, lifted.module, listen, split="search")
+        control = Judge(evaluator, store, lifted.module, listen, split="search", rewriter=acting.rewriter)
         arms = (
             control_traces(lifted.module, measured.latency.ratio) if controls and isinstance(measured, Measured) else {}
         )
@@ -237,7 +242,7 @@ def compile(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command,
         "source": {"kind": lifted.kind, "path": lifted.name},
-        "versions": recorded_versions(emit(winner).requirements),
+        "versions": recorded_versions(emit(winner, acting.rewriter).requirements),
         "device": measured.environment,
         "goal": dataclasses.asdict(goal),
         **plan,
@@ -253,13 +258,14 @@ def compile(
         "trials": [trial_json(trial) for trial in trials],
         "steps": explained(trace, so_far),
         "engines": list(engines_of(measured)),
+        "agent": acting.report(),
         "seconds": {
             name: end - start
             for name, (start, end) in zip(("baseline", "search", "final"), pairwise(marks), strict=True)
         }
         | {"total": time.monotonic() - started},
     }
-    return pack(place, folder, manifest, winner, lifted, images, engines_of(measured))
+    return pack(place, folder, manifest, winner, lifted, images, engines_of(measured), acting.rewriter)
 
 
 @dataclass(frozen=True)

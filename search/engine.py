@@ -145,6 +145,23 @@ class Engine:
         self._handed_out.add(candidate.id)
         return candidate
 
+    def offer(self, trace: Trace, origin: str) -> Candidate | Refused | None:
+        """Take a program from outside as the next candidate; `None` where it was asked for already, or is the baseline.
+
+        Each is in the store before it is returned, like those of `ask`.
+        """
+        legal = self._space.check(trace.passes)
+        if isinstance(legal, Refused):
+            return legal
+        if legal.key in {self._baseline_key, *(c.key for c in self._store.candidates(self.run_id))}:
+            return None
+        steps = tidy(trace.passes, self._space)
+        candidate = self._store.add_candidate(
+            self.run_id, trace=str(Trace(steps)), key=legal.key, origin=origin, facts=legal.facts, predicted=None
+        )
+        self._handed_out.add(candidate.id)
+        return candidate
+
     def tell(self, candidate: Candidate, outcome: Outcome) -> None:
         """Write down what came of a candidate; on disk when this returns."""
         self._store.tell(self.run_id, candidate.id, outcome)

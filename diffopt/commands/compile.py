@@ -6,7 +6,9 @@ import argparse
 import os
 import sys
 
+from diffopt.agents import PLANNERS
 from diffopt.commands import SOURCE, add_json, add_set, print_json, result_json, settings_of
+from diffopt.llm_options import add_llm, llm_settings
 
 TEXT = "search for the fastest pipeline that meets the goal, and prove it"
 
@@ -26,9 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--prompts", metavar="FILE", help="one prompt a line; half of them are held out")
     parser.add_argument("--passes", metavar="TRACE", help="measure this one trace instead of searching")
-    parser.add_argument("--planner", choices=("rules", "llm", "none"), default="rules", help="who proposes first")
-    parser.add_argument("--llm-base-url", metavar="URL", help="OpenAI-compatible endpoint of --planner llm")
-    parser.add_argument("--llm-model", metavar="NAME", help="model of --planner llm")
+    parser.add_argument("--planner", choices=PLANNERS, default="rules", help="who proposes, or searches by itself")
+    add_llm(parser)
     parser.add_argument(
         "--no-controls", action="store_true", help="leave out the control arms; torch.compile takes long"
     )
@@ -41,21 +42,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
+    from diffopt.agents import agent_for, promoted
     from diffopt.api import Goal, compile
     from diffopt.display import Display, print_lines
-    from diffopt.planners import proposers_for
+    from diffopt.llm.library import spelled_out
     from diffopt.report import summary_lines
 
     goal = Goal(options.tier, options.min_fidelity, options.max_latency, options.max_memory, options.keep_steps)
     goal.constraints()
-    planner = proposers_for(
-        options.planner,
-        goal,
-        options.target,
-        os.environ,
-        base_url=options.llm_base_url,
-        model=options.llm_model,
-    )
+    settings = llm_settings(options)
+    agent = agent_for(options.planner, goal, options.target, os.environ, settings, seed=options.seed)
     with Display(quiet=options.json) as display:
         artifact = compile(
             options.source,
@@ -64,8 +60,8 @@ def run(options: argparse.Namespace) -> int:
             target=options.target,
             budget=options.budget,
             prompts=options.prompts,
-            passes=options.passes,
-            proposers=planner,
+            passes=options.passes and spelled_out(options.passes, promoted(os.environ, settings.data)),
+            agent=agent,
             resume=options.resume,
             force=options.force,
             seed=options.seed,
