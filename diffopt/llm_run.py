@@ -188,7 +188,8 @@ class LlmRun:
         return file.read_text(encoding="utf-8")
 
     def _learn(self, trials: Sequence[Trial]) -> None:
-        """Keep what this run teaches for others."""
+        """Keep the hints for a later session of the run, and what this run teaches for others."""
+        self._hints()
         about = self._situation
         found = lessons.lessons_of(
             trials, pipeline=about.pipeline, denoiser=about.denoiser, architecture=about.architecture,
