@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
 Tensors: TypeAlias = "tuple[torch.Tensor, ...]"
+LARGEST_BATCH = 32
+"""The greatest batch of an engine, where nobody names one and its format asks for it."""
 Run: TypeAlias = "Callable[[Tensors], Tensors]"
 """A loaded engine: tensors in, fresh tensors out. Not to be called by two threads at once."""
 
@@ -41,10 +43,29 @@ class Witness:
 
 
 @dataclass(frozen=True)
+class Axis:
+    """A dimension whose size is open: its name, and the least, the usual and the greatest size it comes in."""
+
+    name: str
+    least: int
+    usual: int
+    most: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.least <= self.usual <= self.most:
+            raise BackendError(f"{self.name}: {self.least}, {self.usual}, {self.most} do not rise from 1 on")
+
+
+Axes: TypeAlias = "Mapping[int, Axis]"
+"""The open dimensions of one input, by their position."""
+
+
+@dataclass(frozen=True)
 class Part:
     """A torch module with tensor arguments and results only, and the inputs it was seen with.
 
     `batched` tells for each input whether its first dimension is the batch; such inputs may come in any batch size.
+    `open` names, where it is given, every open dimension of each input instead.
     """
 
     name: str
@@ -52,6 +73,15 @@ class Part:
     inputs: Tensors
     input_names: tuple[str, ...]
     batched: tuple[bool, ...]
+    open: tuple[Axes, ...] | None = None
+
+    def axes(self) -> tuple[Axes, ...]:
+        """Return the open dimensions of each input."""
+        if self.open is not None:
+            return self.open
+        batch = next((value.shape[0] for value, b in zip(self.inputs, self.batched, strict=True) if b), 1)
+        axis = Axis("batch", 1, batch, max(batch, LARGEST_BATCH))
+        return tuple({0: axis} if is_open else {} for is_open in self.batched)
 
 
 @dataclass(frozen=True)
@@ -138,6 +168,8 @@ class Builder(Protocol):
 BUILDERS: Mapping[str, tuple[str, str]] = {
     "openvino": ("diffopt.backends.openvino", "OpenVinoBuilder"),
     "onnxruntime": ("diffopt.backends.onnxruntime", "OnnxRuntimeBuilder"),
+    "aotinductor": ("diffopt.backends.aotinductor", "AotInductorBuilder"),
+    "tensorrt": ("diffopt.backends.tensorrt", "TensorRtBuilder"),
 }
 """Module and class of each builder, by the name that passes and emitted code use."""
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -13,10 +15,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from diffopt.backends.base import JSON, BackendError, EngineKey
+from diffopt.backends.engine_cache import MANIFEST, remove, trim, used
 
 Loaded = TypeVar("Loaded")
-MANIFEST = "engine.json"
 FORMAT = 1
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 def open_engine(
@@ -34,19 +37,80 @@ def open_engine(
     folder = engines / key.hash
     damage = check_engine(folder)
     if damage is None:
+        used(folder)
         return load(folder)
     if build is None:
         raise BackendError(f"engine {folder.name}: {damage}", "build it again from the pipeline it was made of")
-    with _scratch(engines, key.hash) as scratch:
-        facts = dict(build(scratch))
-        _write_manifest(scratch, key, facts)
-        _publish(scratch, folder)
+    with _building(engines, key.hash):
+        if check_engine(folder) is not None:  # or else another process has built it meanwhile
+            _build(folder, key, build)
+            trim(engines, keep=folder.name)
+    return load(folder)
+
+
+def _build(folder: Path, key: EngineKey, build: Callable[[Path], Mapping[str, JSON]]) -> None:
+    """Write an engine beside its place, then move it there. Raises BackendError where there is no room for it."""
+    try:
+        with _scratch(folder.parent, folder.name) as scratch:
+            facts = dict(build(scratch))
+            _write_manifest(scratch, key, facts)
+            _publish(scratch, folder)
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        raise BackendError(f"engine {folder.name} could not be written: {error.strerror}", _room(folder)) from error
     damage = check_engine(folder)
     if damage is not None:
-        raise BackendError(
-            f"engine {folder.name} could not be written: {damage}", f"is {engines} writable, and not full?"
-        )
-    return load(folder)
+        raise BackendError(f"engine {folder.name} could not be written: {damage}", _room(folder))
+
+
+def _room(folder: Path) -> str:
+    return f"make room in {folder.parent}, or give another folder"
+
+
+@contextlib.contextmanager
+def _building(engines: Path, name: str) -> Iterator[None]:
+    """Let one process at a time build this engine, and clear away what a killed one has left of it.
+
+    The lock ends with its holder, however that ends.
+    """
+    engines.mkdir(parents=True, exist_ok=True)
+    path = engines / f".{name}.lock"
+    with _locked(path):
+        for left in engines.glob(f".{name}.*"):
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a file that its last holder takes away: who waited on one that is gone asks for the new one."""
+    while True:
+        with path.open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            with contextlib.suppress(FileNotFoundError):
+                if os.fstat(file.fileno()).st_ino == path.stat().st_ino:
+                    yield
+                    return
+
+
+def store_engine(folder: Path, key: EngineKey, build: Callable[[Path], Mapping[str, JSON]], *, replace: bool) -> bool:
+    """Write an engine into a folder of the caller's naming, whole or not at all; return whether it had to be built.
+
+    A sound engine of the same key is kept. Raises BackendError where another one stands there and may not be replaced.
+    """
+    if check_engine(folder) is None:
+        if read_manifest(folder)["key"] == json.loads(json.dumps(key.to_json())):
+            return False
+        if not replace:
+            raise BackendError(f"{folder} holds another engine", "give another folder, or --force")
+    with _building(folder.parent, folder.name):
+        _build(folder, key, build)
+    return True
 
 
 def check_engine(folder: Path) -> str | None:
@@ -94,22 +158,13 @@ def _write_manifest(folder: Path, key: EngineKey, facts: Mapping[str, JSON]) -> 
 
 
 def _publish(scratch: Path, folder: Path) -> None:
-    """Move the finished folder into place; where another builder was faster, keep theirs."""
+    """Move the finished folder into place, in place of what stands there."""
     for _ in range(3):
         try:
             os.rename(scratch, folder)
             return
         except OSError:
-            if check_engine(folder) is None:
-                return
-            _set_aside(folder)
-
-
-def _set_aside(folder: Path) -> None:
-    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.damaged.", dir=folder.parent))
-    with contextlib.suppress(OSError):
-        os.rename(folder, aside / folder.name)
-    shutil.rmtree(aside, ignore_errors=True)
+            remove(folder)
 
 
 def _sha256(path: Path) -> str:

@@ -6,20 +6,21 @@ from typing import Any
 
 from diffopt.backends.base import JSON, BackendError, Program
 from diffopt.backends.glue import split
-from diffopt.backends.onnxruntime import convert
+from diffopt.backends.onnx_export import convert
 
 
-def compose(program: Program) -> tuple[Any, dict[str, JSON]]:
+def compose(program: Program, *, opset: int | None = None) -> tuple[Any, dict[str, JSON]]:
     """Return the model and facts about it."""
     import onnx
     from onnx import helper, numpy_helper
 
     parts = {
-        part.name: convert(part.module, part.inputs, part.input_names, part.batched) for part in program.parts.values()
+        part.name: convert(part.module, part.inputs, part.input_names, part.axes(), opset=opset)
+        for part in program.parts.values()
     }
     glue = split(program)
     names = tuple(f"value_{index}" for index in range(len(glue.examples)))
-    model = convert(glue.module, glue.examples, names)
+    model = convert(glue.module, glue.examples, names, opset=opset)
     inputs, outputs = [value.name for value in model.graph.input], [value.name for value in model.graph.output]
     nodes, initializers = list(model.graph.node), list(model.graph.initializer)
     for name, part in parts.items():

@@ -4,28 +4,32 @@ from __future__ import annotations
 
 import importlib.util
 import time
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy
 
-from diffopt.backends.base import JSON, BackendError, Capabilities, EngineOptions, Part, Program, Run, Tensors
+from diffopt.backends.base import JSON, Capabilities, EngineOptions, Part, Program, Run, Tensors
+from diffopt.backends.onnx_export import MODEL, convert, save
 
 if TYPE_CHECKING:
     import torch
 
-MODEL = "model.onnx"
-LARGEST_FILE = 2**30
-"""Protocol buffers end at 2 GiB; larger models keep their weights in a file beside."""
+PROVIDERS = {
+    "cpu": ("CPUExecutionProvider",),
+    "cuda": ("CUDAExecutionProvider", "CPUExecutionProvider"),
+    "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"),
+    "openvino": ("OpenVINOExecutionProvider", "CPUExecutionProvider"),
+}
+"""Execution providers by what runs them, the first that can take an operation takes it."""
 
 
 class OnnxRuntimeBuilder:
     """Exports with `torch.onnx.export(dynamo=True)` and checks what comes out with `onnx.checker`."""
 
     name = "onnxruntime"
-    packages = ("onnxruntime", "onnx", "onnxscript")
-    capabilities = Capabilities(precisions=("f32",))
+    packages: tuple[str, ...] = ("onnxruntime", "onnx", "onnxscript")
+    capabilities = Capabilities(precisions=("f32",), devices=("cpu", "cuda"))
 
     def available(self) -> str | None:
         missing = [name for name in self.packages if importlib.util.find_spec(name) is None]
@@ -35,7 +39,7 @@ class OnnxRuntimeBuilder:
         from diffopt.backends.numeric_check import compare
 
         started = time.perf_counter()
-        model = convert(part.module, part.inputs, part.input_names, part.batched)
+        model = convert(part.module, part.inputs, part.input_names, part.axes())
         save(model, folder)
         seconds = time.perf_counter() - started
         checks = compare(self.load(folder, options), part)
@@ -50,69 +54,65 @@ class OnnxRuntimeBuilder:
         return {"conversion_s": round(time.perf_counter() - started, 3), **facts}
 
     def load(self, folder: Path, options: EngineOptions) -> Run:
-        import onnxruntime
-        import torch
+        return OnnxRuntimeEngine(folder / MODEL).run
 
+
+class OnnxRuntimeEngine:
+    """A session of a model whose inputs and outputs are bound to memory that stays where it is.
+
+    provider: one of `PROVIDERS`. Raises BackendError if the installed package does not have it.
+    """
+
+    def __init__(self, path: Path, provider: str = "cpu") -> None:
+        import onnxruntime
+
+        from diffopt.backends.base import BackendError
+
+        wanted = PROVIDERS[provider]
+        if wanted[0] not in onnxruntime.get_available_providers():
+            raise BackendError(f"the installed onnxruntime has no {wanted[0]}", _PACKAGES[provider])
         settings = onnxruntime.SessionOptions()
         settings.use_deterministic_compute = True
         settings.log_severity_level = 3
-        session = onnxruntime.InferenceSession(str(folder / MODEL), settings, providers=["CPUExecutionProvider"])
-        names = [value.name for value in session.get_inputs()]
+        self._session = onnxruntime.InferenceSession(str(path), settings, providers=list(wanted))
+        self._names = [value.name for value in self._session.get_inputs()]
+        self._outputs = [value.name for value in self._session.get_outputs()]
+        self._device = "cuda" if provider in ("cuda", "tensorrt") else "cpu"
 
-        def run(inputs: Tensors) -> Tensors:
-            arrays = (value.detach().contiguous().numpy() for value in inputs)
-            results = session.run(None, dict(zip(names, arrays, strict=True)))
-            return tuple(torch.from_numpy(numpy.asarray(result)) for result in results)
+    def run(self, inputs: Tensors) -> Tensors:
+        if self._device == "cuda":
+            return self._run_bound(inputs)
+        import torch
 
-        return run
+        arrays = (value.detach().contiguous().numpy() for value in inputs)
+        results = self._session.run(None, dict(zip(self._names, arrays, strict=True)))
+        return tuple(torch.from_numpy(numpy.asarray(result)) for result in results)
+
+    def _run_bound(self, inputs: Tensors) -> Tensors:
+        """Read and write torch's own memory on the device, so that nothing crosses the bus."""
+        binding = self._session.io_binding()
+        kept = [value.detach().contiguous() for value in inputs]
+        for name, value in zip(self._names, kept, strict=True):
+            element = _ELEMENTS[str(value.dtype).removeprefix("torch.")]
+            binding.bind_input(name, self._device, value.get_device(), element, tuple(value.shape), value.data_ptr())
+        for name in self._outputs:
+            binding.bind_output(name, self._device, kept[0].get_device())
+        self._session.run_with_iobinding(binding)
+        return tuple(_from_device(value) for value in binding.get_outputs())
 
 
-def convert(
-    module: torch.nn.Module, inputs: Tensors, names: tuple[str, ...], batched: tuple[bool, ...] | None = None
-) -> Any:
-    """Convert a module with tensor arguments and results; `batched` inputs get an open first dimension.
-
-    Raises BackendError if the exporter cannot take it.
-    """
+def _from_device(value: Any) -> torch.Tensor:
     import torch
 
-    open_batch = batched or (False,) * len(inputs)
-    # A batch of one would be taken for a constant.
-    examples = tuple(_at_least_two(v) if b else v for v, b in zip(inputs, open_batch, strict=True))
-    shapes = tuple({0: torch.export.Dim("batch")} if b else {} for b in open_batch)
-    try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            made = torch.onnx.export(
-                module, examples, dynamo=True, dynamic_shapes={"inputs": shapes} if _variadic(module) else shapes,
-                input_names=list(names), verbose=False, optimize=True,
-            )  # fmt: skip
-    except Exception as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise BackendError(f"torch.onnx cannot export {type(module).__name__}: {lines[0]}") from error
-    if made is None:
-        raise BackendError(f"torch.onnx cannot export {type(module).__name__}")
-    model = made.model_proto
-    if len(model.graph.input) != len(inputs):
-        raise BackendError(f"ONNX sees {len(model.graph.input)} of {len(inputs)} inputs of {type(module).__name__}")
-    return model
+    found: torch.Tensor = torch.utils.dlpack.from_dlpack(value._ortvalue.to_dlpack())
+    return found
 
 
-def save(model: Any, folder: Path) -> None:
-    """Write model.onnx, checked; large weights into a file beside it."""
-    import onnx
-
-    external = model.ByteSize() > LARGEST_FILE
-    onnx.save_model(model, str(folder / MODEL), save_as_external_data=external, location="model.bin")
-    onnx.checker.check_model(str(folder / MODEL))
-
-
-def _variadic(module: torch.nn.Module) -> bool:
-    import inspect
-
-    kinds = [parameter.kind for parameter in inspect.signature(module.forward).parameters.values()]
-    return inspect.Parameter.VAR_POSITIONAL in kinds
-
-
-def _at_least_two(value: torch.Tensor) -> torch.Tensor:
-    return value if value.shape[0] > 1 else value.repeat(2, *(1,) * (value.ndim - 1))
+_ELEMENTS = {"float32": numpy.float32, "float16": numpy.float16, "int64": numpy.int64, "bool": numpy.bool_}
+_PACKAGES = {
+    "cpu": "pip install onnxruntime",
+    "cuda": "pip install 'diffopt[cuda]', which brings onnxruntime-gpu",
+    "tensorrt": "pip install 'diffopt[cuda]', and TensorRT's libraries",
+    "openvino": "pip install onnxruntime-openvino, in an environment of its own: it replaces onnxruntime",
+}
+__all__ = ["MODEL", "PROVIDERS", "OnnxRuntimeBuilder", "OnnxRuntimeEngine", "convert", "save"]

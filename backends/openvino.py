@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy
 
-from diffopt.backends.base import JSON, BackendError, Capabilities, EngineOptions, Part, Program, Run, Tensors
+from diffopt.backends.base import JSON, Axes, BackendError, Capabilities, EngineOptions, Part, Program, Run, Tensors
 from diffopt.backends.one_thread import one_thread
 from diffopt.backends.openvino_rewrites import flatten_group_norms
 
@@ -44,7 +45,7 @@ class OpenVinoBuilder:
     """Converts through the PyTorch frontend directly: `openvino.convert_model` would report to telemetry."""
 
     name = "openvino"
-    packages = ("openvino",)
+    packages: tuple[str, ...] = ("openvino",)
     capabilities = Capabilities(precisions=("f32", "bf16", "f16"), dynamic_int8=True)
 
     def available(self) -> str | None:
@@ -56,7 +57,7 @@ class OpenVinoBuilder:
         from diffopt.backends.numeric_check import compare
 
         started = time.perf_counter()
-        model = convert(part.module, part.inputs, part.input_names, part.batched)
+        model = convert(part.module, part.inputs, part.input_names, part.axes())
         save(model, folder)
         seconds = time.perf_counter() - started
         checks = compare(self.load(folder, options), part)
@@ -140,38 +141,72 @@ class _Request:
 
 
 def convert(
-    module: torch.nn.Module, inputs: Tensors, names: tuple[str, ...], batched: tuple[bool, ...] | None = None
+    module: torch.nn.Module, inputs: Tensors, names: tuple[str, ...], axes: tuple[Axes, ...] | None = None
 ) -> Any:
-    """Convert a module with tensor arguments and results; `batched` inputs get an open first dimension.
+    """Convert a module with tensor arguments and results; `axes` are the open dimensions of each input.
 
-    Raises BackendError if OpenVINO cannot take it.
+    What the frontend of traced modules cannot take goes through ONNX. Raises BackendError if neither can.
     """
+    shapes = {
+        index: [-1 if axis in opened else size for axis, size in enumerate(value.shape)]
+        for index, (value, opened) in enumerate(zip(inputs, axes or ({},) * len(inputs), strict=True))
+    }
+
+    def shaped(model: Any) -> Any:
+        if len(model.inputs) != len(inputs):
+            raise BackendError(f"OpenVINO sees {len(model.inputs)} of {len(inputs)} inputs of {type(module).__name__}")
+        model.reshape(shapes)
+        return model
+
+    try:
+        model = _converted(lambda: shaped(_traced(module, inputs)))
+    except BackendError as refused:
+        model = _through_onnx(module, inputs, names, axes, shaped, refused)
+    for port, name in zip(model.inputs, names, strict=True):
+        port.get_node().set_friendly_name(name)
+    flatten_group_norms(model)
+    return model
+
+
+def _traced(module: torch.nn.Module, inputs: Tensors) -> Any:
     import torch
 
     import_openvino()
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
-    def convert_now() -> Any:
-        traced = torch.jit.trace(  # type: ignore[no-untyped-call]
-            module, inputs, check_trace=False, strict=False
-        )
-        frontend = FrontEndManager().load_by_framework("pytorch")
-        decoder = TorchScriptPythonDecoder(traced)  # the frontend does not keep it alive
-        return frontend.convert(frontend.load(decoder))
+    traced = torch.jit.trace(  # type: ignore[no-untyped-call]
+        module, inputs, check_trace=False, strict=False
+    )
+    frontend = FrontEndManager().load_by_framework("pytorch")
+    decoder = TorchScriptPythonDecoder(traced)  # the frontend does not keep it alive
+    return frontend.convert(frontend.load(decoder))
 
-    model = _converted(convert_now)
-    if len(model.inputs) != len(inputs):
-        raise BackendError(f"OpenVINO sees {len(model.inputs)} of {len(inputs)} inputs of {type(module).__name__}")
-    for port, name in zip(model.inputs, names, strict=True):
-        port.get_node().set_friendly_name(name)
-    open_batch = batched or (False,) * len(inputs)
-    shapes = {
-        index: [-1 if is_open and axis == 0 else size for axis, size in enumerate(value.shape)]
-        for index, (value, is_open) in enumerate(zip(inputs, open_batch, strict=True))
-    }
-    model.reshape(shapes)
-    flatten_group_norms(model)
+
+def _through_onnx(
+    module: torch.nn.Module,
+    inputs: Tensors,
+    names: tuple[str, ...],
+    axes: tuple[Axes, ...] | None,
+    shaped: Callable[[Any], Any],
+    refused: BackendError,
+) -> Any:
+    if importlib.util.find_spec("onnxscript") is None:
+        raise refused
+    from diffopt.backends.onnx_export import MODEL as ONNX_MODEL
+    from diffopt.backends.onnx_export import convert as convert_to_onnx
+    from diffopt.backends.onnx_export import save as save_onnx
+
+    try:
+        made = convert_to_onnx(module, inputs, names, axes)
+        with tempfile.TemporaryDirectory() as folder:
+            save_onnx(made, Path(folder))
+            read = import_openvino().Core().read_model(Path(folder) / ONNX_MODEL)
+            model = shaped(read.clone())
+    except BackendError:
+        raise refused from None
+    except Exception as error:  # noqa: BLE001 - a reader of another's files raises what it likes; the cause is said
+        raise BackendError(f"{refused.message}; nor through ONNX: {_telling(error)}") from None
     return model
 
 
@@ -196,5 +231,12 @@ def _converted(work: Callable[[], Any]) -> Any:
     except BackendError:
         raise
     except Exception as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise BackendError(f"OpenVINO cannot convert this: {lines[0]}") from error
+        raise BackendError(f"OpenVINO cannot convert this: {_telling(error)}") from error
+
+
+def _telling(error: Exception) -> str:
+    """Return the line of an error that says what it is about, not where in OpenVINO's source it was raised."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    kept = [line for line in lines if not line.startswith(("Check '", "Exception from src/", "FrontEnd API failed"))]
+    named = [line for line in kept if "No conversion rule" in line or "aten::" in line or "failed" in line.lower()]
+    return (named or kept or lines)[0][:300]

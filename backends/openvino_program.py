@@ -20,7 +20,7 @@ def compose(program: Program) -> tuple[Any, dict[str, JSON]]:
     from openvino import opset15 as opset
 
     parts = {
-        part.name: convert(part.module, part.inputs, part.input_names, part.batched) for part in program.parts.values()
+        part.name: convert(part.module, part.inputs, part.input_names, part.axes()) for part in program.parts.values()
     }
     glue = split(program)
     names = tuple(f"value_{index}" for index in range(len(glue.examples)))

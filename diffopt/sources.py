@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, TypeVar
 
@@ -12,7 +12,7 @@ from diffopt.ir.errors import DiffoptError
 if TYPE_CHECKING:
     from xdsl.dialects.builtin import ModuleOp
 
-    from diffopt.bench.models.shapes import Shapes
+    from diffopt.bench.models import Builtin
     from diffopt.ir.description import PipelineDescription
 
 IR_SUFFIXES = (".mlir", ".ir")
@@ -33,7 +33,7 @@ class Source:
     kind: str
     module: ModuleOp
     text: str = ""
-    builtin: Shapes | None = None
+    builtin: Builtin | None = None
 
 
 def lift(source: object, settings: Mapping[str, str] | None = None, **call: str | float) -> Source:
@@ -116,15 +116,17 @@ def _lift_live(pipe: object, settings: dict[str, str]) -> Source:
 
 
 def _lift_builtin(name: str, settings: dict[str, str]) -> Source:
-    from diffopt.bench.models import builtin
+    from diffopt.bench.models import builtin, shipped
     from diffopt.ir.source_directory import describe_directory
 
     model = builtin(name)
     if model is None:
-        raise DiffoptError("no such built-in model", where=name, hint="there is demo:shapes")
+        raise DiffoptError("no such built-in model", where=name, hint=f"there is {', '.join(shipped())}")
     defaults = _Call(steps=model.steps, guidance=model.guidance, height=model.height, width=model.width)
     call: _Call = {**defaults, **_call_settings(settings, name)}
     description = describe_directory(model.directory, name=name.removeprefix("demo:"), **call)
+    if model.arguments:
+        description = replace(description, arguments={**description.arguments, **model.arguments})
     return Source(name, "builtin", _build(description), builtin=model)
 
 

@@ -128,11 +128,13 @@ def stages(module: ModuleOp) -> tuple[tuple[DenoiseOp, ...], ...]:
     return tuple(map(tuple, found))
 
 
-def only_plain(module: ModuleOp) -> str:
+def only_plain(module: ModuleOp, *, distilled: bool = False) -> str:
     """Return why a module is more than one loop over a whole schedule; empty for one that is not.
 
     Passes that count a denoiser's calls or split its loop are made for the plain kind: each step of one schedule asks
     one denoiser about an image latent, given embeddings, guided in one batch.
+
+    distilled: guidance that is given to the denoiser is plain too; so it is to caches, which leave guidance as it is.
     """
     found = loops(module)
     if len(stages(module)) > 1:
@@ -148,7 +150,7 @@ def only_plain(module: ModuleOp) -> str:
     if any(isinstance(op, ControlOp | BlendOp) for op in module.walk()):
         return "the loop asks more than the denoiser"
     for predict in (predict for loop in found for predict in loop.predicts):
-        if predict.scale is not None:
+        if predict.scale is not None and not distilled:
             return "guidance is distilled into the denoiser"
         if predict.sample.type != LatentType():
             return "the latent is not of an image"

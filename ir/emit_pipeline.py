@@ -29,7 +29,7 @@ ENGINES = Path(__file__).parent / "engines"
 
 def load(model: str = MODEL, device: str = "cpu", engines: Path = ENGINES) -> {pipeline_class}:
     """Return the pipeline; `pipe({takes})` makes {makes} with the call defaults below."""
-{before}    pipe = {pipeline_class}.from_pretrained(model, {given}dtype=torch.{dtype})
+{before}    pipe = {made}
 {after}{moved}{body}
     call_defaults(pipe, {defaults})
     return pipe
@@ -68,6 +68,13 @@ def emit(module: ModuleOp, rewriter: Rewriter | None = None) -> Emission:
     imports |= {pair for statement in found for pair in statement.imports}
     built = construction(module)
     imports |= built.imports
+    made = f"{class_name}.from_pretrained(model, {''.join(f'{g}, ' for g in built.given)}dtype=torch.{pipeline.values['dtype']})"
+    if "seeded_weights" in pipeline.values:
+        # Configurations alone: the weights are drawn, so that an architecture runs that cannot be downloaded.
+        seed = literal(pipeline.values["seeded_weights"])
+        dtype = pipeline.values["dtype"]
+        made = f"seeded_pipeline({class_name}, model, device=device, dtype=torch.{dtype}, seed={seed})"
+        imports.add((RUNTIME, "seeded_pipeline"))
     note = NOTE if found else BASELINE_NOTE
     if built.left:
         note += f"\n\nNot carried over from the source: {', '.join(dict.fromkeys(built.left))}."
@@ -77,13 +84,12 @@ def emit(module: ModuleOp, rewriter: Rewriter | None = None) -> Emission:
         takes=", ".join(_takes(module)),
         makes=MAKES.get(_result(module), "data"),
         before=_indented(built.before),
-        given="".join(f"{argument}, " for argument in built.given),
+        made=made,
         after=_indented(built.after),
         moved="" if placed_by_hand(module) else "    pipe.to(device)\n",
         imports=_import_lines(imports),
         model=literal(pipeline.values["model"]),
         pipeline_class=class_name,
-        dtype=pipeline.values["dtype"],
         body="".join(f"{_line(statement)}\n" for statement in found).rstrip("\n"),
         defaults=", ".join(f"{key}={literal(value)}" for key, value in call_arguments(module).items()),
     )

@@ -31,6 +31,8 @@ def parts_of(description: PipelineDescription, guidance: Guidance, scheduler: st
         ]
     if description.adapters:
         call["adapters"] = [_adapter(adapter) for adapter in description.adapters]
+    if "seeded_weights" in description.settings:
+        call["seeded_weights"] = description.settings["seeded_weights"]
     extra: list[JSON] = [name for name in guidance.extra if _is_on(description, name)]
     if extra:
         call["extra_guidance"] = extra

@@ -144,6 +144,8 @@ def describe_index(index: ModelIndex, model: str, name: str, *, sized: bool = Tr
         unknowns = (Unknown("steps", None, reason),)
     guides = not call or any(key in call for key in GUIDANCE)
     height, width = _size(known, index, sized)
+    # A directory of configurations alone says what its made weights are to be.
+    dtype = str(index.settings.get("seeded_dtype", "float32"))
     return PipelineDescription(
         name=name,
         pipeline_class=_dotted(index.pipeline_class),
@@ -153,6 +155,7 @@ def describe_index(index: ModelIndex, model: str, name: str, *, sized: bool = Tr
         guidance=float(guidance) if guidance is not None else 7.5 if not call else 1.0 if guides else 0.0,
         height=height,
         width=width,
+        dtype=dtype,
         settings=index.settings,
         unknowns=unknowns,
     )

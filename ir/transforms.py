@@ -51,6 +51,7 @@ class Form:
 
 FORMS: Mapping[str, Form] = {
     "attention_backend": Form(code="{pipe}.{target}.set_attention_backend({backend})"),
+    "capture_step": Form(Phase.BUILT, folds=False),
     "cast_layerwise": Form(
         code="{pipe}.{target}.enable_layerwise_casting(storage_dtype={storage}, compute_dtype={pipe}.{target}.dtype)",
         names=(("storage", "torch"),),
@@ -64,6 +65,11 @@ FORMS: Mapping[str, Form] = {
     "constant_embeddings": Form(folds=False),
     "drop_safety_checker": Form(Phase.CALL, code="{pipe}.safety_checker = None"),
     "export": Form(Phase.BUILT, folds=False),
+    "freeze_prompt": Form(folds=False),
+    "fuse_geglu": Form(folds=False),
+    "fuse_group_norm": Form(folds=False),
+    "fuse_modulation": Form(folds=False),
+    "fuse_qk_norm": Form(folds=False),
     "fuse_qkv": Form(code="{pipe}.{target}.fuse_qkv_projections()"),
     "half_precision": Form(folds=False),
     "hoist_cross_attention": Form(folds=False),
@@ -78,6 +84,7 @@ FORMS: Mapping[str, Form] = {
     "offload_sequential": Form(
         Phase.PLACEMENT, code="{pipe}.enable_sequential_cpu_offload()", folds=False, on_device=False
     ),
+    "quantize_fp8": Form(folds=False),
     "reuse_prompt_embeddings": Form(Phase.AROUND, folds=False),
     "slice_vae": Form(code="{pipe}.vae.enable_slicing()"),
     "tile_vae": Form(folds=False),

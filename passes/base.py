@@ -57,6 +57,7 @@ class Family(Enum):
     GUIDANCE = "guidance"
     CACHING = "caching"
     LOSSLESS = "lossless"
+    KERNELS = "kernels"
     QUANTIZATION = "quantization"
     ATTENTION = "attention"
     TOKENS = "tokens"
@@ -105,6 +106,7 @@ class DiffusionPass(ModulePass):
     one_of: the group of which a component holds at most one.
     architectures: `unet`, `transformer`; empty for any.
     packages: optional packages, each with the extra of ours that brings it.
+    devices: the kinds of device it is for (`cuda`); empty for any. A search for another leaves it out.
     on_request: only a user asks for it, by name; its space is empty.
     """
 
@@ -120,6 +122,7 @@ class DiffusionPass(ModulePass):
     one_of: ClassVar[str] = ""
     architectures: ClassVar[tuple[str, ...]] = ()
     packages: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    devices: ClassVar[tuple[str, ...]] = ()
     on_request: ClassVar[bool] = False
 
     def __post_init__(self) -> None:

@@ -52,12 +52,19 @@ class Space(Protocol):
         """Read a trace back from its text."""
 
 
+def _for_device(device: str) -> dict[str, type[DiffusionPass]]:
+    """Return the registered passes that can do something on a device such as `cuda:0`."""
+    kind = device.split(":")[0]
+    return {name: found for name, found in registry().items() if not found.devices or kind in found.devices}
+
+
 class PassSpace:
     """The `Space` of a module and the registered passes.
 
     Modules that prefixes of traces lead to are kept, `memory` of them: neighbouring traces share most of their work.
 
     Args:
+        device: what the programs are for; passes for other kinds of device are left out where none are given.
         keep_steps: refuse what changes the number of denoising steps.
     """
 
@@ -66,10 +73,11 @@ class PassSpace:
         module: ModuleOp,
         *,
         passes: Mapping[str, type[DiffusionPass]] | None = None,
+        device: str = "cpu",
         keep_steps: bool = False,
         memory: int = 400,
     ) -> None:
-        self._passes = registry() if passes is None else passes
+        self._passes = _for_device(device) if passes is None else passes
         self._keep_steps = keep_steps
         self._memory = memory
         self._modules: dict[Steps, ModuleOp | Refusal] = {}

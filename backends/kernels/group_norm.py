@@ -4,6 +4,8 @@ Small groups take one launch, a program for each. Large images take three: every
 spread of each channel, those are joined to one scale and shift a channel, and these are applied.
 """
 
+import math
+
 import torch
 from torch.library import triton_op, wrap_triton
 
@@ -171,7 +173,7 @@ def group_norm_silu(
         return reference(x, groups, weight, bias, eps, added, silu)
     x = _laid_out(x)
     images, channels = x.shape[:2]
-    pixels, group = x[0, 0].numel(), channels // groups
+    pixels, group = math.prod(x.shape[2:]), channels // groups
     last = x.stride(1) == 1 and channels > 1
     strides = (x.stride(0), channels, 1) if last else (x.stride(0), 1, pixels)
     shifts = x if added is None else (added if added.stride(-1) == 1 else added.contiguous()).expand(images, -1)

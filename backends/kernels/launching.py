@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import is_fake
 
 try:
     import triton
@@ -27,7 +28,9 @@ def on_triton(*tensors: torch.Tensor | None) -> bool:
     given = [tensor for tensor in tensors if tensor is not None]
     if any(tensor.dtype not in FLOATS or tensor.numel() == 0 for tensor in given):
         return False
-    return all(tensor.is_cuda for tensor in given) or interpreted()
+    if all(tensor.is_cuda for tensor in given):
+        return True
+    return interpreted() and not any(tensor.is_meta or is_fake(tensor) for tensor in given)
 
 
 def interpreted() -> bool:

@@ -4,18 +4,26 @@ Importing this is cheap: torch and the engines are imported by the functions tha
 """
 
 from diffopt.backends.runtime.call_defaults import call_defaults
+from diffopt.backends.runtime.capture_step import capture_step
 from diffopt.backends.runtime.compile_component import compile_component
 from diffopt.backends.runtime.constant_embeddings import constant_embeddings
 from diffopt.backends.runtime.export import export
 from diffopt.backends.runtime.export_pipeline import export_pipeline
 from diffopt.backends.runtime.fit_timesteps import fit_timesteps
+from diffopt.backends.runtime.freeze_prompt import freeze_prompt
+from diffopt.backends.runtime.fuse_geglu import fuse_geglu
+from diffopt.backends.runtime.fuse_group_norm import fuse_group_norm
+from diffopt.backends.runtime.fuse_modulation import fuse_modulation
+from diffopt.backends.runtime.fuse_qk_norm import fuse_qk_norm
 from diffopt.backends.runtime.half_precision import half_precision
 from diffopt.backends.runtime.hoist_cross_attention import hoist_cross_attention
 from diffopt.backends.runtime.native_cache import native_cache
 from diffopt.backends.runtime.offload_groups import offload_groups
 from diffopt.backends.runtime.open_cache_context import open_cache_context
 from diffopt.backends.runtime.quantize import quantize
+from diffopt.backends.runtime.quantize_fp8 import quantize_fp8
 from diffopt.backends.runtime.reuse_prompt_embeddings import reuse_prompt_embeddings
+from diffopt.backends.runtime.seeded_pipeline import seeded_pipeline
 from diffopt.backends.runtime.step_plan import follow_step_plan
 from diffopt.backends.runtime.tile_vae import tile_vae
 from diffopt.backends.runtime.tiny_vae import tiny_vae
@@ -23,19 +31,27 @@ from diffopt.backends.runtime.witnesses import witnesses
 
 __all__ = [
     "call_defaults",
+    "capture_step",
     "compile_component",
     "constant_embeddings",
     "export",
     "export_pipeline",
     "fit_timesteps",
     "follow_step_plan",
+    "freeze_prompt",
+    "fuse_geglu",
+    "fuse_group_norm",
+    "fuse_modulation",
+    "fuse_qk_norm",
     "half_precision",
     "hoist_cross_attention",
     "native_cache",
     "offload_groups",
     "open_cache_context",
     "quantize",
+    "quantize_fp8",
     "reuse_prompt_embeddings",
+    "seeded_pipeline",
     "tile_vae",
     "tiny_vae",
     "witnesses",

@@ -75,11 +75,11 @@ def envelope(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> En
 
 
 def record(
-    pipe: Any, watched: dict[str, str], *, size: dict[str, int]
+    pipe: Any, watched: dict[str, str], *, size: dict[str, Any]
 ) -> dict[str, tuple[tuple[Any, ...], dict[str, Any]]]:
     """Run a one-step pipeline call and return the first arguments of each watched component's method.
 
-    watched: component name to method name. size: height and width of the call, where they are not the pipeline's own.
+    watched: component name to method name. size: height, width and other arguments of the call, where they are not the pipeline's own.
     Raises BackendError if the pipeline does not call one of them.
     """
     seen: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {}

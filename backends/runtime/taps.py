@@ -12,6 +12,9 @@ import torch
 from diffopt.backends.base import Tensors
 from diffopt.backends.runtime.denoiser_call import DenoiserModule
 
+COMPILED = "_diffopt_compiled"
+"""Where a tapped module keeps what runs in place of its forward, compiled once for all modules of its class."""
+
 
 class Tap(Protocol):
     """What happens at one inner module.
@@ -34,7 +37,7 @@ class Taps:
         self._mode = ""
         self._features: list[torch.Tensor] = []
         for module, tap in tapped:
-            module.__dict__["forward"] = self._route(module.forward, tap)
+            module.__dict__["forward"] = self._route(module, module.forward, tap)
 
     def run(self, mode: str, features: Sequence[torch.Tensor], call: Callable[[], torch.Tensor]) -> Tensors:
         """Run the denoiser in a mode, `full` or `shallow`; return its result, then the features of a full pass."""
@@ -45,20 +48,21 @@ class Taps:
         finally:
             self._mode, self._features = "", []
 
-    def _route(self, original: Callable[..., Any], tap: Tap) -> Callable[..., Any]:
+    def _route(self, module: torch.nn.Module, original: Callable[..., Any], tap: Tap) -> Callable[..., Any]:
         signature = inspect.signature(original)
 
         @functools.wraps(original)
         def forward(*args: Any, **kwargs: Any) -> Any:
             if not self._mode:
-                return original(*args, **kwargs)
+                return module.__dict__.get(COMPILED, original)(*args, **kwargs)
             given = dict(signature.bind(*args, **kwargs).arguments)
             for name, parameter in signature.parameters.items():
                 if parameter.kind is inspect.Parameter.VAR_KEYWORD:
                     given |= given.pop(name, {})
             if self._mode == "shallow":
                 return tap.shallow(given, self._features)
-            return tap.full(functools.partial(original, *args, **kwargs), given, self._features)
+            run = module.__dict__.get(COMPILED, original)
+            return tap.full(functools.partial(run, *args, **kwargs), given, self._features)
 
         return forward
 

@@ -1,1 +1,1 @@
-"""Measuring on a GPU: scripts that a machine with one runs in a few minutes."""
+"""One script that builds, checks and measures everything that needs a GPU: `python -m diffopt.bench.gpu.run`."""

@@ -2,9 +2,100 @@
 
 from __future__ import annotations
 
-from diffopt.bench.models.shapes import SHAPES, Shapes
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from diffopt.bench.models.shapes import SHAPES
+from diffopt.bench.models.shapes_dit import SHAPES_DIT
+from diffopt.bench.models.shapes_flow import SHAPES_FLOW
+from diffopt.bench.models.shapes_pixart import SHAPES_PIXART
+from diffopt.bench.models.shapes_v import SHAPES_V
+from diffopt.bench.models.shapes_xl import SHAPES_XL
+from diffopt.bench.models.words import WORDS
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Images = npt.NDArray[np.float32]
 
 
-def builtin(name: str) -> Shapes | None:
-    """Return the built-in model of that name ("demo:shapes"), None when there is none."""
-    return {SHAPES.name: SHAPES}.get(name)
+class ImageReader(Protocol):
+    """Judges images float32 [n, h, w, 3] in [0, 1] by their prompts; deterministic, changed by nothing."""
+
+    def correct(self, images: Images, prompts: Sequence[str]) -> npt.NDArray[np.bool_]:
+        """Say for each image whether it shows all that its prompt asks for."""
+        ...
+
+    def attributes_correct(self, images: Images, prompts: Sequence[str]) -> npt.NDArray[np.float64]:
+        """Return for each image the share of what its prompt asks for that it shows."""
+        ...
+
+    def features(self, images: Images) -> npt.NDArray[np.float32]:
+        """Return one feature vector an image."""
+        ...
+
+
+class Builtin(Protocol):
+    """A model that ships with diffopt: its directory, its baseline settings, its prompts and its scorer."""
+
+    @property
+    def name(self) -> str:
+        """As the user writes it, `demo:shapes`."""
+        ...
+
+    @property
+    def directory(self) -> Path:
+        """A diffusers model directory."""
+        ...
+
+    @property
+    def steps(self) -> int:
+        """Of the baseline."""
+        ...
+
+    @property
+    def guidance(self) -> float:
+        """Of the baseline."""
+        ...
+
+    @property
+    def height(self) -> int:
+        """In pixels."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """In pixels."""
+        ...
+
+    @property
+    def arguments(self) -> Mapping[str, bool]:
+        """What the pipeline's call needs beside steps, guidance and size."""
+        ...
+
+    def prompts(self, split: Literal["calibration", "search", "heldout"], count: int, seed: int = 0) -> list[str]:
+        """Return `count` prompts of a split; those of two splits never overlap."""
+        ...
+
+    def scorer(self) -> ImageReader:
+        """Load the network that judges images."""
+        ...
+
+
+BUILTINS: Mapping[str, Builtin] = {
+    model.name: model for model in (SHAPES, SHAPES_FLOW, SHAPES_PIXART, SHAPES_XL, SHAPES_V, SHAPES_DIT, WORDS)
+}
+"""Every model that can be trained here."""
+
+
+def builtin(name: str) -> Builtin | None:
+    """Return the built-in model of that name ("demo:shapes"), None when there is none with weights."""
+    model = BUILTINS.get(name)
+    return model if model is not None and (model.directory / "model_index.json").is_file() else None
+
+
+def shipped() -> tuple[str, ...]:
+    """Return the names of the models whose weights are there, in the order they are listed."""
+    return tuple(name for name in BUILTINS if builtin(name) is not None)

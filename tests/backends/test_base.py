@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import importlib
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -45,9 +47,16 @@ def test_a_witness_is_data() -> None:
 
 @pytest.mark.parametrize("name", BUILDERS)
 def test_a_builder_says_what_it_can_do(name: str) -> None:
-    made = builder(name, EngineOptions(), "cpu")
-    assert (made.name, made.available()) == (name, None)
+    module, attribute = BUILDERS[name]
+    made = getattr(importlib.import_module(module), attribute)()
+    assert made.name == name
     assert "f32" in made.capabilities.precisions
+    missing = made.available()
+    if missing is None:
+        assert builder(name, EngineOptions(), made.capabilities.devices[0]).name == name
+    else:
+        with pytest.raises(BackendError, match=re.escape(missing)):
+            builder(name, EngineOptions(), made.capabilities.devices[0])
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
+import resource
 import signal
 import time
 from pathlib import Path
@@ -95,6 +97,48 @@ def test_a_build_killed_midway_harms_no_later_one(tmp_path: Path) -> None:
     child.join()
     assert not (tmp_path / KEY.hash).exists()
     assert open_engine(tmp_path, KEY, build, load) == b"weights" * 100
+    assert [path.name for path in tmp_path.iterdir()] == [KEY.hash]
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path) -> None:
+    def fill(folder: Path) -> dict[str, int]:
+        (folder / "model.bin").write_bytes(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(BackendError, match="could not be written: No space left on device"):
+        open_engine(tmp_path, KEY, fill, load)
+    assert list(tmp_path.iterdir()) == []
+
+
+def _open_within(engines: Path, size: int) -> None:
+    """Open an engine where files may have so many bytes at most, as on a disk that is full."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+    try:
+        open_engine(engines, KEY, build, load)
+    except BackendError:
+        os._exit(7)
+    os._exit(0)
+
+
+@pytest.mark.parametrize("size", [10, 500, 750])  # in the weights, in the weights, in the manifest
+def test_a_disk_that_fills_up_at_any_moment_leaves_nothing(tmp_path: Path, size: int) -> None:
+    child = multiprocessing.get_context("fork").Process(target=_open_within, args=(tmp_path, size))
+    child.start()
+    child.join()
+    assert child.exitcode in (7, 0 if size > 700 else 7)
+    assert child.exitcode == 0 or list(tmp_path.iterdir()) == []
+    assert open_engine(tmp_path, KEY, build, load) == b"weights" * 100
+
+
+def test_a_second_builder_waits_and_builds_nothing(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    first = context.Process(target=_open_slowly, args=(tmp_path, time.time() + 0.3))
+    first.start()
+    while not list(tmp_path.glob(".*.lock")):
+        time.sleep(0.01)
+    assert open_engine(tmp_path, KEY, refuse, load) == b"weights" * 100
+    first.join()
 
 
 def test_two_builders_at_once_leave_one_sound_engine(tmp_path: Path) -> None:

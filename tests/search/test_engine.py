@@ -13,7 +13,7 @@ from xdsl.dialects.builtin import ModuleOp
 
 from diffopt.bench.outcome import Failed, Measured, Outcome
 from diffopt.ir.errors import DiffoptError
-from diffopt.passes.base import Refusal
+from diffopt.passes.base import Refusal, registry
 from diffopt.passes.pipeline import Trace, key
 from diffopt.search.engine import Engine, Settings
 from diffopt.search.goals import Constraints
@@ -325,3 +325,10 @@ def test_the_space_of_a_real_module_is_checked_as_the_pipeline_checks_it(module:
     for trace in RuleProposer().propose(module, (), 50):
         legal = space.check(trace.passes)
         assert getattr(legal, "key", None) == key(trace, module)
+
+
+def test_passes_for_another_kind_of_device_are_left_out(module: ModuleOp) -> None:
+    kernels = {name for name, found in registry().items() if found.devices}
+    assert "fuse-group-norm" in kernels
+    assert not kernels & set(PassSpace(module).names)
+    assert kernels < set(PassSpace(module, device="cuda:0").names) == set(registry())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -20,6 +21,8 @@ class Shapes:
     guidance: float = 2.0
     height: int = 64
     width: int = 64
+    arguments: Mapping[str, bool] = field(default_factory=dict)
+    """What the pipeline's call needs beside the above."""
 
     def prompts(self, split: Literal["calibration", "search", "heldout"], count: int, seed: int = 0) -> list[str]:
         """Return `count` prompts of different scenes; the scenes of two splits never overlap.

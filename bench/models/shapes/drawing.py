@@ -12,7 +12,7 @@ from diffopt.bench.models.shapes.scenes import POSITIONS, SHAPES, Labels
 SIDE = 64
 """Width and height of an image, in pixels."""
 
-_COLOUR_RGB = np.array(
+COLOUR_RGB = np.array(
     [
         [222, 32, 38],
         [255, 138, 8],
@@ -25,7 +25,7 @@ _COLOUR_RGB = np.array(
     ],
     dtype=np.float32,
 ) / np.float32(255)
-_BACKGROUND_RGB = np.array(
+BACKGROUND_RGB = np.array(
     [[250, 250, 250], [8, 8, 8], [128, 128, 128], [222, 204, 166], [20, 26, 82]], dtype=np.float32
 ) / np.float32(255)
 CENTRES = np.array([[11.5, 32], [52.5, 32], [32, 11.5], [32, 52.5], [32, 32]], dtype=np.float32)
@@ -47,7 +47,7 @@ def draw(labels: Labels, rng: np.random.Generator) -> Image:
     count = len(labels)
     side = SIDE + 2 * _MARGIN
     canvas = np.empty((count, side, side, 3), dtype=np.float32)
-    canvas[:] = _BACKGROUND_RGB[labels[:, -1]][:, None, None, :]
+    canvas[:] = BACKGROUND_RGB[labels[:, -1]][:, None, None, :]
     for slot in range(len(POSITIONS)):
         centres = CENTRES[slot] + rng.uniform(-_PLACE_JITTER, _PLACE_JITTER, (count, 2)).astype(np.float32)
         stretch = 1 + rng.uniform(-_RADIUS_JITTER, _RADIUS_JITTER, count).astype(np.float32)
@@ -62,9 +62,9 @@ def draw(labels: Labels, rng: np.random.Generator) -> Image:
             x = (low[0] + offsets)[None, None, :] - centres[chosen, 0, None, None]
             y = (low[1] + offsets)[None, :, None] - centres[chosen, 1, None, None]
             radius = (_RADII[sizes[chosen]] * stretch[chosen])[:, None, None]
-            cover = np.clip(0.5 - _DISTANCES[name](x, y, radius), 0, 1)[..., None]
+            cover = np.clip(0.5 - DISTANCES[name](x, y, radius), 0, 1)[..., None]
             patch = canvas[chosen, rows, columns]
-            canvas[chosen, rows, columns] = patch + cover * (_COLOUR_RGB[colours[chosen], None, None] - patch)
+            canvas[chosen, rows, columns] = patch + cover * (COLOUR_RGB[colours[chosen], None, None] - patch)
     return np.ascontiguousarray(canvas[:, _MARGIN:-_MARGIN, _MARGIN:-_MARGIN])
 
 
@@ -108,7 +108,7 @@ def _ring(x: Image, y: Image, r: Image) -> Image:
     return distance
 
 
-_DISTANCES: dict[str, Distance] = {
+DISTANCES: dict[str, Distance] = {
     "circle": _circle,
     "square": _square,
     "triangle": _triangle,

@@ -56,9 +56,13 @@ class Scene:
         row[-1] = BACKGROUNDS.index(self.background)
         return row
 
+    def bucket(self) -> int:
+        """Return a number from 0 to 19 that follows from the scene alone."""
+        return zlib.crc32(self.labels().tobytes()) % 20
+
     def split(self) -> Split:
         """Say which split the scene belongs to; it follows from the scene alone, so splits cannot overlap."""
-        bucket = zlib.crc32(self.labels().tobytes()) % 20
+        bucket = self.bucket()
         if bucket < 2:
             return "heldout"
         return "calibration" if bucket == 2 else "search" if bucket == 3 else "train"

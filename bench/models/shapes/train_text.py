@@ -29,21 +29,14 @@ def run() -> None:
     rng = random.Random(6)
     tokenizer = parts.load("tokenizer")
     encoder = parts.new_text_encoder(tokenizer)
-    readout = nn.ModuleDict(
-        {
-            "attention": nn.MultiheadAttention(128, 4, batch_first=True),
-            "slot": nn.Linear(128, len(SHAPES) + 1 + len(COLOURS) + len(SIZES)),
-            "background": nn.Linear(128, len(BACKGROUNDS)),
-        }
-    )
-    queries = nn.Parameter(torch.randn(1, _SLOTS, 128))
-    weights = [*encoder.parameters(), *readout.parameters(), queries]
+    readout = Readout()
+    weights = [*encoder.parameters(), *readout.weights()]
     optimizer = torch.optim.AdamW(weights, lr=1e-3, weight_decay=1e-2)
     for step in range(STEPS):
         for group in optimizer.param_groups:
             group["lr"] = 1e-3 * cosine(step, STEPS)
         scenes = random_scenes(BATCH, rng, "train")
-        loss, right = _judge(readout, queries, encode(encoder, tokenizer, _captions(scenes, rng)), scenes)
+        loss, right = readout.judge(encode(encoder, tokenizer, _captions(scenes, rng)), scenes)
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(weights, 1.0)
@@ -53,7 +46,7 @@ def run() -> None:
     parts.save("text_encoder", encoder.eval())
     scenes = random_scenes(1000, rng, "search")
     with torch.no_grad():
-        _, right = _judge(readout, queries, encode(encoder, tokenizer, _captions(scenes, rng)), scenes)
+        _, right = readout.judge(encode(encoder, tokenizer, _captions(scenes, rng)), scenes)
     log("text", f"saved; scene right from {100 * right:.1f} % of 1000 other captions")
 
 
@@ -70,23 +63,42 @@ def _captions(scenes: list[Scene], rng: random.Random) -> list[str]:
     return [caption(scene, rng) for scene in scenes]
 
 
-def _judge(
-    readout: torch.nn.ModuleDict, queries: torch.Tensor, states: torch.Tensor, scenes: list[Scene]
-) -> tuple[torch.Tensor, float]:
-    """Return the loss of the readout, and the share of scenes right in all of their labels."""
-    import torch
-    from torch.nn.functional import cross_entropy
+class Readout:
+    """Six queries (five positions, the background) that attend over an encoder's states and name the scene."""
 
-    target = torch.from_numpy(np.stack([scene.labels() for scene in scenes]).astype(np.int64))
-    slots = target[:, :-1].reshape(len(scenes), len(POSITIONS), 3)
-    slots = torch.where((slots[:, :, :1] == 0) & torch.tensor([False, True, True]), -100, slots)
-    read, _ = readout["attention"](queries.expand(len(scenes), -1, -1), states, states, need_weights=False)
-    heads = readout["slot"](read[:, :-1]).split([len(SHAPES) + 1, len(COLOURS), len(SIZES)], dim=2)
-    background = readout["background"](read[:, -1])
-    loss = cross_entropy(background, target[:, -1])
-    right = background.argmax(dim=1) == target[:, -1]
-    for index, head in enumerate(heads):
-        wanted = slots[:, :, index]
-        loss = loss + cross_entropy(head.flatten(0, 1), wanted.flatten(), ignore_index=-100)
-        right &= ((head.argmax(dim=2) == wanted) | (wanted == -100)).all(dim=1)
-    return loss, float(right.float().mean())
+    def __init__(self) -> None:
+        import torch
+        from torch import nn
+
+        self._networks = nn.ModuleDict(
+            {
+                "attention": nn.MultiheadAttention(128, 4, batch_first=True),
+                "slot": nn.Linear(128, len(SHAPES) + 1 + len(COLOURS) + len(SIZES)),
+                "background": nn.Linear(128, len(BACKGROUNDS)),
+            }
+        )
+        self._queries = nn.Parameter(torch.randn(1, _SLOTS, 128))
+
+    def weights(self) -> list[torch.nn.Parameter]:
+        """Return what is trained with the encoder."""
+        return [*self._networks.parameters(), self._queries]
+
+    def judge(self, states: torch.Tensor, scenes: list[Scene]) -> tuple[torch.Tensor, float]:
+        """Return the loss on states [n, tokens, 128], and the share of scenes right in all of their labels."""
+        import torch
+        from torch.nn.functional import cross_entropy
+
+        target = torch.from_numpy(np.stack([scene.labels() for scene in scenes]).astype(np.int64))
+        slots = target[:, :-1].reshape(len(scenes), len(POSITIONS), 3)
+        slots = torch.where((slots[:, :, :1] == 0) & torch.tensor([False, True, True]), -100, slots)
+        queries = self._queries.expand(len(scenes), -1, -1)
+        read, _ = self._networks["attention"](queries, states, states, need_weights=False)
+        heads = self._networks["slot"](read[:, :-1]).split([len(SHAPES) + 1, len(COLOURS), len(SIZES)], dim=2)
+        background = self._networks["background"](read[:, -1])
+        loss = cross_entropy(background, target[:, -1])
+        right = background.argmax(dim=1) == target[:, -1]
+        for index, head in enumerate(heads):
+            wanted = slots[:, :, index]
+            loss = loss + cross_entropy(head.flatten(0, 1), wanted.flatten(), ignore_index=-100)
+            right &= ((head.argmax(dim=2) == wanted) | (wanted == -100)).all(dim=1)
+        return loss, float(right.float().mean())

@@ -43,7 +43,7 @@ def run() -> None:
         WORK.mkdir(parents=True, exist_ok=True)
         save_file({name: value.contiguous() for name, value in vae.state_dict().items()}, _AFTER_CROPS)
     _fit(vae, "images", _images(data, rng), IMAGE_STEPS, 8e-4, _autoencode(vae))
-    _whiten(vae, torch.cat(list(itertools.islice(_images(data, rng), 60))))
+    whiten(vae, torch.cat(list(itertools.islice(_images(data, rng), 60))))
     parts.save("vae", vae)
     log("vae", f"whitened and saved; PSNR {psnr(vae):.1f} dB on 256 other scenes")
 
@@ -147,7 +147,7 @@ def _tensor(images: npt.NDArray[np.uint8]) -> torch.Tensor:
     return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def _whiten(vae: AutoencoderKL, images: torch.Tensor) -> None:
+def whiten(vae: AutoencoderKL, images: torch.Tensor) -> None:
     """Fold a whitening of the latents into the convolutions around them: zero mean, unit covariance."""
     import torch
 

@@ -1,0 +1,136 @@
+"""A folder of engines that anyone can deploy: one subfolder a component, and a manifest that says what each takes."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diffopt.backends.base import JSON, BackendError, Builder, EngineKey, EngineOptions, Part, Run, builder
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Exported:
+    """One component's engine: what it takes, what was checked, and what it costs."""
+
+    name: str
+    inputs: Sequence[JSON]
+    outputs: Sequence[JSON]
+    open: Mapping[str, tuple[int, int, int]]
+    facts: Mapping[str, JSON]
+    bytes: int
+    load_s: float
+    built: bool
+
+    def to_json(self) -> dict[str, JSON]:
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+
+def export_parts(
+    parts: Sequence[Part],
+    chosen: Builder,
+    options: EngineOptions,
+    out: Path,
+    *,
+    key_of: Callable[[Part], EngineKey],
+    about: Mapping[str, JSON],
+    replace: bool,
+    say: Callable[[str], None],
+) -> list[Exported]:
+    """Build an engine of each part below `out`, and write the manifest; engines that are there already are kept.
+
+    about: of the pipeline, for the manifest. say: gets a line before each build.
+    Raises BackendError for the first part that cannot be built; engines before it stay, with their manifest.
+    """
+    from diffopt.backends.engine_store import store_engine
+
+    out.mkdir(parents=True, exist_ok=True)
+    made: list[Exported] = []
+    for part in parts:
+        say(part.name)
+        folder = out / part.name
+
+        def build(scratch: Path, part: Part = part) -> Mapping[str, JSON]:
+            return chosen.build(part, scratch, options)
+
+        built = store_engine(folder, key_of(part), build, replace=replace)
+        made.append(_described(part, chosen, options, folder, built))
+        _write(out, chosen, options, about, made)
+    return made
+
+
+def load_exported(out: Path, device: str = "cpu") -> dict[str, Run]:
+    """Return what runs each engine of an exported folder, by component.
+
+    Raises BackendError if there is none, or if one is damaged or of other versions than are installed.
+    """
+    from diffopt.backends.engine_store import check_engine
+
+    try:
+        manifest: dict[str, Any] = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BackendError(f"{out / MANIFEST} cannot be read", "diffopt export makes such a folder") from error
+    if manifest["format"] != FORMAT:
+        raise BackendError(f"{out / MANIFEST} is of format {manifest['format']}, this version reads {FORMAT}")
+    options = EngineOptions(**manifest["options"])
+    chosen = builder(manifest["backend"], options, device)
+    found: dict[str, Run] = {}
+    for row in manifest["components"]:
+        folder = out / row["name"]
+        damage = check_engine(folder)
+        if damage is not None:
+            raise BackendError(f"{folder}: {damage}", "export it again")
+        found[row["name"]] = chosen.load(folder, options)
+    return found
+
+
+def _described(part: Part, chosen: Builder, options: EngineOptions, folder: Path, built: bool) -> Exported:
+    import torch
+
+    from diffopt.backends.engine_store import read_manifest
+
+    started = time.perf_counter()
+    run = chosen.load(folder, options)
+    load_s = time.perf_counter() - started
+    with torch.no_grad():
+        results = run(part.inputs)
+    names = {position: axes for position, axes in enumerate(part.axes())}
+    inputs: list[JSON] = [
+        {
+            "name": name,
+            "dtype": str(value.dtype).removeprefix("torch."),
+            "shape": [names[i][p].name if p in names[i] else size for p, size in enumerate(value.shape)],
+        }
+        for i, (name, value) in enumerate(zip(part.input_names, part.inputs, strict=True))
+    ]
+    outputs: list[JSON] = [
+        {"dtype": str(value.dtype).removeprefix("torch."), "usual_shape": list(value.shape)} for value in results
+    ]
+    opened = {axis.name: (axis.least, axis.usual, axis.most) for axes in part.axes() for axis in axes.values()}
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    facts = read_manifest(folder)["facts"]
+    return Exported(part.name, inputs, outputs, opened, facts, size, round(load_s, 3), built)
+
+
+def _write(
+    out: Path, chosen: Builder, options: EngineOptions, about: Mapping[str, JSON], made: Sequence[Exported]
+) -> None:
+    packages = ("torch", "diffusers", "transformers", *chosen.packages)
+    manifest = {
+        "format": FORMAT,
+        "backend": chosen.name,
+        "options": options.to_json(),
+        "versions": {name: importlib.metadata.version(name) for name in dict.fromkeys(packages)},
+        **about,
+        "components": [row.to_json() for row in made],
+    }
+    draft = out / f".{MANIFEST}.draft"
+    draft.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    draft.replace(out / MANIFEST)

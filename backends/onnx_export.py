@@ -1,0 +1,106 @@
+"""From a torch module to a checked ONNX model: what the builders of ONNX Runtime and of TensorRT share."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from diffopt.backends.base import Axes, Axis, BackendError, Tensors
+
+if TYPE_CHECKING:
+    import torch
+
+MODEL = "model.onnx"
+WEIGHTS = "model.bin"
+LARGEST_FILE = 2**30
+"""Protocol buffers end at 2 GiB; larger models keep their weights in a file beside."""
+
+
+def convert(
+    module: torch.nn.Module,
+    inputs: Tensors,
+    names: tuple[str, ...],
+    axes: tuple[Axes, ...] | None = None,
+    *,
+    opset: int | None = None,
+) -> Any:
+    """Convert a module with tensor arguments and results by `torch.export`, and let onnxscript's optimizer clean it up.
+
+    axes: the open dimensions of each input, by name; one name is one size, wherever it stands.
+    opset: version of the operators; None is the exporter's own choice.
+    Raises BackendError if the exporter cannot take it, or would fix a dimension that is to be open.
+    """
+    import torch
+
+    opened = axes or ({},) * len(inputs)
+    # A size of one would be taken for a constant.
+    examples = tuple(_at_least_two(value, given) for value, given in zip(inputs, opened, strict=True))
+    made: dict[str, Any] = {}
+    shapes = tuple(
+        {position: made.setdefault(axis.name, _dimension(axis)) for position, axis in given.items()} for given in opened
+    )
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            exported = torch.onnx.export(
+                module, examples, dynamo=True, dynamic_shapes={"inputs": shapes} if _variadic(module) else shapes,
+                input_names=list(names), verbose=False, optimize=True, opset_version=opset,
+            )  # fmt: skip
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise BackendError(f"torch.onnx cannot export {type(module).__name__}: {lines[0]}") from error
+    if exported is None:
+        raise BackendError(f"torch.onnx cannot export {type(module).__name__}")
+    model = exported.model_proto
+    if len(model.graph.input) != len(inputs):
+        raise BackendError(f"ONNX sees {len(model.graph.input)} of {len(inputs)} inputs of {type(module).__name__}")
+    _name_dimensions(model, opened)
+    return model
+
+
+def save(model: Any, folder: Path) -> None:
+    """Write model.onnx, checked; large weights into a file beside it."""
+    import onnx
+
+    external = model.ByteSize() > LARGEST_FILE
+    onnx.save_model(model, str(folder / MODEL), save_as_external_data=external, location=WEIGHTS)
+    onnx.checker.check_model(str(folder / MODEL))
+
+
+def _dimension(axis: Axis) -> Any:
+    """Return an open dimension; only a batch is free of conditions that a network puts on its sizes."""
+    import torch
+
+    # without a greatest size, the exporter would have to show that sums of billions of pictures fit an integer
+    return torch.export.Dim(axis.name, max=max(2, axis.most)) if axis.name == "batch" else torch.export.Dim.AUTO
+
+
+def _name_dimensions(model: Any, opened: tuple[Axes, ...]) -> None:
+    """Name the open dimensions of the inputs as asked; the exporter's own names are s0, s1, ..."""
+    renamed: dict[str, str] = {}
+    for value, axes in zip(model.graph.input, opened, strict=True):
+        sizes = value.type.tensor_type.shape.dim
+        for position, axis in axes.items():
+            if sizes[position].HasField("dim_value"):
+                raise BackendError(
+                    f"{value.name}: the exporter fixes {axis.name} at {sizes[position].dim_value}",
+                    f"leave {axis.name} out of what is open",
+                )
+            renamed.setdefault(sizes[position].dim_param, axis.name)
+            sizes[position].dim_param = axis.name
+    for value in [*model.graph.output, *model.graph.value_info]:
+        for size in value.type.tensor_type.shape.dim:
+            if size.dim_param in renamed:
+                size.dim_param = renamed[size.dim_param]
+
+
+def _variadic(module: torch.nn.Module) -> bool:
+    kinds = [parameter.kind for parameter in inspect.signature(module.forward).parameters.values()]
+    return inspect.Parameter.VAR_POSITIONAL in kinds
+
+
+def _at_least_two(value: torch.Tensor, axes: Axes) -> torch.Tensor:
+    repeats = [2 if position in axes and size == 1 else 1 for position, size in enumerate(value.shape)]
+    return value.repeat(repeats) if value.ndim else value

@@ -1,0 +1,1 @@
+"""Train the built-in models against the clock: `python -m diffopt.bench.models.train`."""

@@ -1,0 +1,1 @@
+"""Kernels of ours in the place of layers."""

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from diffopt.backends.base import Axis, BackendError, EngineKey, EngineOptions, Part
+from diffopt.backends.export_folder import MANIFEST, export_parts, load_exported
+from diffopt.backends.openvino import OpenVinoBuilder
+
+KEY = EngineKey("openvino", "weights", [], [], {}, {}, "cpu-0")
+
+
+class Scale(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.arange(1.0, 5.0))
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor]:
+        return (x * self.weight,)
+
+
+PART = Part("scale", Scale().eval(), (torch.ones(2, 4),), ("x",), (True,), ({0: Axis("batch", 1, 2, 3)},))
+
+
+def export(out: Path, key: EngineKey = KEY, *, replace: bool = False) -> bool:
+    (made,) = export_parts(
+        [PART], OpenVinoBuilder(), EngineOptions(), out, key_of=lambda part: key, about={"source": "test"},
+        replace=replace, say=lambda name: None,
+    )  # fmt: skip
+    return made.built
+
+
+def test_the_manifest_says_what_an_engine_takes_and_how_far_it_is_off(tmp_path: Path) -> None:
+    assert export(tmp_path)
+    manifest = json.loads((tmp_path / MANIFEST).read_text())
+    (row,) = manifest["components"]
+    assert row["inputs"] == [{"name": "x", "dtype": "float32", "shape": ["batch", 4]}]
+    assert row["open"] == {"batch": [1, 2, 3]}
+    assert [check["sizes"] for check in row["facts"]["checks"]] == [{"batch": 2}, {"batch": 1}, {"batch": 3}]
+    assert manifest["backend"] == "openvino"
+
+
+def test_what_was_exported_loads_and_runs(tmp_path: Path) -> None:
+    export(tmp_path)
+    (found,) = load_exported(tmp_path)["scale"]((torch.ones(3, 4),))
+    assert torch.equal(found, torch.arange(1.0, 5.0).expand(3, 4))
+
+
+def test_engines_that_are_there_are_kept_and_others_replaced_only_when_asked(tmp_path: Path) -> None:
+    other = EngineKey("openvino", "other", [], [], {}, {}, "cpu-0")
+    assert export(tmp_path)
+    assert not export(tmp_path)
+    with pytest.raises(BackendError, match="holds another engine"):
+        export(tmp_path, other)
+    assert export(tmp_path, other, replace=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [MANIFEST, "scale"]
+
+
+def test_a_damaged_engine_is_not_served(tmp_path: Path) -> None:
+    export(tmp_path)
+    (tmp_path / "scale" / "model.bin").write_bytes(b"")
+    with pytest.raises(BackendError, match="damaged"):
+        load_exported(tmp_path)
+    assert export(tmp_path)
+
+
+def test_a_folder_without_engines_says_what_makes_one(tmp_path: Path) -> None:
+    with pytest.raises(BackendError, match="diffopt export makes such a folder"):
+        load_exported(tmp_path)
