@@ -58,7 +58,7 @@ class Agent:
     Args:
         searching: spends the budget of measurements; the engine's own search where there is none.
         rewriter: does the rewrites that generated passes ask for.
-        space: of the engine, where something steers it.
+        steer: lets hints into the space that the engine draws from.
         report: what the model was asked and what it cost, for the manifest.
         finish: told all trials at the end of the search.
     """
@@ -66,7 +66,7 @@ class Agent:
     proposers: Sequence[Proposer]
     searching: Callable[..., str] | None = None
     rewriter: Rewriter | None = None
-    space: Space | None = None
+    steer: Callable[[Space], Space] = field(default=lambda space: space)
     report: Callable[[], dict[str, Any]] = dict
     finish: Callable[[Sequence[Any]], None] = field(default=lambda trials: None)
 

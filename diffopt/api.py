@@ -116,11 +116,8 @@ def compile(
     from diffopt.passes.pipeline import Trace, applied
     from diffopt.search.budget import Budget
     from diffopt.search.engine import Engine
-<<<<<<< HEAD
     from diffopt.search.presets import RuleProposer
-=======
     from diffopt.search.space import PassSpace
->>>>>>> main
     from diffopt.search.store import Store
     from diffopt.session import (
         STORE,
@@ -197,11 +194,7 @@ def compile(
             seed=seed,
             proposers=found,
             constraints=constraints,
-<<<<<<< HEAD
-            space=acting.space,
-=======
-            space=PassSpace(lifted.module, device=target, keep_steps=constraints.keep_steps),
->>>>>>> main
+            space=acting.steer(PassSpace(lifted.module, device=target, keep_steps=constraints.keep_steps)),
             manifest=plan,
         )
         listen(Stage("measuring the baseline, and the baseline against itself"))

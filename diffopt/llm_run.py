@@ -31,7 +31,6 @@ from diffopt.passes.pipeline import Trace, applied, key
 from diffopt.search.goals import violation
 from diffopt.search.hints import Hint, HintedSpace
 from diffopt.search.records import Candidate, Trial
-from diffopt.search.space import PassSpace
 from diffopt.session import measure, program, run_search
 
 if TYPE_CHECKING:
@@ -95,12 +94,11 @@ class LlmRun:
         }
         searching = self._directed(strategies[mode]()) if mode in strategies else run_search
         proposers = [] if mode in strategies else [*([self._planner] if mode == "llm" else []), *rules]
-        space = PassSpace(self._module, keep_steps=self._goal.keep_steps)
         return Agent(
             proposers,
             searching=self._with_coder(searching) if self._settings.passes else searching,
             rewriter=self._rewriter,
-            space=HintedSpace(space, self._hints) if mode == "llm" else None,
+            steer=lambda space: HintedSpace(space, self._hints),
             report=lambda: self._report(mode),
             finish=self._learn,
         )
