@@ -11,6 +11,8 @@ from diffopt.backends.runtime.export import METHODS
 from diffopt.backends.runtime.step_plan import PLAN
 
 Pipe = TypeVar("Pipe")
+GRAPHS = ("reduce-overhead", "max-autotune")
+"""Modes that record CUDA graphs."""
 
 
 def compile_component(pipe: Pipe, component: str, *, mode: str = "default") -> Pipe:
@@ -26,12 +28,17 @@ def compile_component(pipe: Pipe, component: str, *, mode: str = "default") -> P
             raise BackendError(f"{name}: {earlier} was applied already, there is no torch code left to compile")
     module = getattr(pipe, name)
     calls = [0]
+    graphs = mode in GRAPHS and module.device.type == "cuda"
 
     def counted(run: Any) -> Any:
         @functools.wraps(run)
         def call(*args: Any, **kwargs: Any) -> Any:
             calls[0] += 1
-            return run(*args, **kwargs)
+            if not graphs:
+                return run(*args, **kwargs)
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+            # A graph writes into the same memory each time, and a cache or a multistep solver keeps what it is given.
+            return torch.utils._pytree.tree_map_only(torch.Tensor, torch.clone, run(*args, **kwargs))
 
         return call
 

@@ -44,7 +44,7 @@ class Worker:
             dtype="float32" if given.device == "cpu" else "bfloat16",
         )
         self.call = {
-            "steps": self.model.steps, "guidance": self.model.guidance,
+            "steps": given.steps or self.model.steps, "guidance": self.model.guidance,
             "height": self.model.height, "width": self.model.width,
         }  # fmt: skip
         self.pipes: dict[str, Any] = {}
@@ -76,7 +76,9 @@ class Worker:
             self._say(f"{arm.name}: {time.time() - start:.1f} s {self.results.data['problems'].get(arm.name, '')}")
             if self.given.caches_out and time.time() - start > 10:
                 with contextlib.suppress(Exception):
-                    self.results.data["notes"]["caches"] = save_caches(self.given.caches_out, self.given.label, 2)
+                    self.results.data["notes"]["caches"] = save_caches(
+                        self.given.caches_out, self.given.label, 2 if self.given.model == "sdxl" else 1
+                    )
             self.results.keep()
             gc.collect()
             if self.device != "cpu":
@@ -90,9 +92,8 @@ class Worker:
         from diffopt.backends.runtime import witnesses
         from diffopt.bench.gpu.build import emitted, held_bytes, load, share_weights, use_stock
 
-        code = emitted(
-            arm, self.folder / "model", self.call, compiled=not self.given.no_compile, small=self.given.small
-        )
+        fewer = int(self.call["steps"]) * 2 // 3 if self.given.small or self.given.steps else 0
+        code = emitted(arm, self.folder / "model", self.call, compiled=not self.given.no_compile, fewer=fewer)
         pipe = load(code, self.folder / arm.name, self.folder / "model", self.device)
         if arm.kind != "eager":
             share_weights(pipe, self.pipes["eager"])
@@ -192,9 +193,9 @@ class Worker:
     def _trace(self) -> None:
         from diffopt.bench.gpu.trace import loop_excerpt, profiled
 
-        if self.device == "cpu" or "ours-exact" not in self.pipes:
+        if self.device == "cpu" or "ours-whole" not in self.pipes:
             return
-        pipe = self.pipes["ours-exact"]
+        pipe = self.pipes["ours-whole"]
         self.results.data["loop_trace"] = loop_excerpt(profiled(lambda: self._image(pipe, PROMPTS[3], 6)))
 
     def _flops(self, pipe: Any) -> None:
@@ -283,6 +284,7 @@ def main() -> None:
     parser.add_argument("--caches-out", type=Path)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--small", action="store_true")
+    parser.add_argument("--steps", type=int, default=0, help="instead of the model's usual ones")
     parser.add_argument("--no-compile", action="store_true")
     parser.add_argument("--build-until", type=float, required=True, help="seconds since the epoch")
     parser.add_argument("--turn", type=Path, help="file that says for how long to measure, once it is this one's turn")

@@ -31,6 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--planner", choices=PLANNERS, default="rules", help="who proposes, or searches by itself")
     add_llm(parser)
     parser.add_argument(
+        "--prior", metavar="STORE", help="an earlier run whose effects of passes propose candidates too"
+    )
+    parser.add_argument(
         "--no-controls", action="store_true", help="leave out the control arms; torch.compile takes long"
     )
     parser.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
@@ -52,6 +55,11 @@ def run(options: argparse.Namespace) -> int:
     goal.constraints()
     settings = llm_settings(options)
     agent = agent_for(options.planner, goal, options.target, os.environ, settings, seed=options.seed)
+    if options.prior is not None:
+        from diffopt.commands.composition import store_of
+        from diffopt.composition import with_prior
+
+        agent = with_prior(agent, store_of(options.prior))
     with Display(quiet=options.json) as display:
         artifact = compile(
             options.source,
