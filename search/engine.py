@@ -22,6 +22,7 @@ from diffopt.search.records import Attempt, Candidate, Proposal, Proposer, Trial
 from diffopt.search.repair import repair
 from diffopt.search.selection import front
 from diffopt.search.space import Legal, PassSpace, Refused, Space, Steps, tidy
+from diffopt.search.standing import disappointing
 from diffopt.search.surrogate import Surrogate
 from diffopt.search.variation import LONGEST, vary
 
@@ -212,12 +213,14 @@ class Engine:
         seen = {self._baseline_key, *(c.key for c in asked)}
         history = read(self.trials(), self.constraints, self._space)
         waiting = [c for p in proposals if p.key not in seen and (c := self._proposed(p)) is not None]
-        trusted = [c for c in waiting if history.trust(c.steps) >= self._settings.trust]
+        doubted = disappointing(self.trials())
+        heard = [c for c in waiting if c.origin not in doubted]
+        trusted = [c for c in heard if history.trust(c.steps) >= self._settings.trust]
         if trusted and len(asked) < self._settings.opening:
             return trusted[0]
         surrogate = history.surrogate()
-        if surrogate is None and waiting:
-            return (trusted or waiting)[0]
+        if surrogate is None and heard:
+            return (trusted or heard)[0]
         parents = history.parents(self._settings.population)
         if surrogate is None:
             # Too little is known to aim: cover the space.
