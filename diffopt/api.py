@@ -76,6 +76,7 @@ def compile(
     prompts: str | Path | None = None,
     passes: str | None = None,
     agent: AgentFor | None = None,
+    engine_cache: int | None = None,
     resume: bool = False,
     force: bool = False,
     seed: int = 0,
@@ -93,6 +94,7 @@ def compile(
         out: folder of the artifact.
         budget: of the search: a time (`90s`, `10m`) or a number of measured candidates (`40`).
         prompts: file with one prompt a line; half of them are held out.
+        engine_cache: most bytes of the run's engines, of which the least used go first; None keeps all.
         passes: measure this one trace instead of searching.
         agent: makes what proposes, searches and rewrites; by default the rules propose and the engine searches.
         controls: measure the control arms too (fewer steps at equal time, stock torch.compile), and what the winner's
@@ -105,6 +107,7 @@ def compile(
         DiffoptError: bad input; nothing is left half written.
     """
     from diffopt.agents import Agent
+    from diffopt.backends.engine_cache import set_limit
     from diffopt.bench.device import check_target, versions
     from diffopt.bench.evaluate import Evaluator, Measured, Thresholds
     from diffopt.bench.floor import floor_program
@@ -174,6 +177,7 @@ def compile(
         },
     }
     marks = [time.monotonic()]
+    set_limit(folder / "engines", engine_cache)
     with (
         Store(folder / STORE) as store,
         Evaluator(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 
 from diffopt.agents import PLANNERS
 from diffopt.commands import SOURCE, add_json, add_set, print_json, result_json, settings_of
+from diffopt.ir.errors import DiffoptError
 from diffopt.llm_options import add_llm, llm_settings
 
 TEXT = "search for the fastest pipeline that meets the goal, and prove it"
@@ -35,6 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--no-controls", action="store_true", help="leave out the control arms; torch.compile takes long"
+    )
+    parser.add_argument(
+        "--engine-cache-size",
+        metavar="SIZE",
+        help="most bytes of the run's engines (500M, 5G); the least used go first",
     )
     parser.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
     parser.add_argument("--force", action="store_true", help="replace an artifact, or start a stopped run again")
@@ -70,6 +77,7 @@ def run(options: argparse.Namespace) -> int:
             prompts=options.prompts,
             passes=options.passes and spelled_out(options.passes, promoted(os.environ, settings.data)),
             agent=agent,
+            engine_cache=_bytes(options.engine_cache_size),
             resume=options.resume,
             force=options.force,
             seed=options.seed,
@@ -100,3 +108,13 @@ def run(options: argparse.Namespace) -> int:
             ]
         )
     return 0
+
+
+def _bytes(text: str | None) -> int | None:
+    """Return the bytes that a size like 500M or 5G stands for."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", text.strip(), re.IGNORECASE)
+    if found is None:
+        raise DiffoptError(f"{text!r} is no size", where="--engine-cache-size", hint="write it like 500M or 5G")
+    return int(float(found.group(1)) * 1000 ** " KMGT".index(found.group(2).upper() or " "))
