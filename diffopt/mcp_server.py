@@ -88,8 +88,8 @@ def front(run: str) -> str:
         with Store(Path(run) / STORE) as store:
             trials = [trial for trial in store.trials("search") if isinstance(trial.outcome, Measured)]
         outcomes = [trial.outcome for trial in trials if isinstance(trial.outcome, Measured)]
-        points = np.array([objectives(outcome) for outcome in outcomes]).reshape(len(outcomes), -1)
-        kept = best(points, np.zeros(len(outcomes))) if outcomes else ()
+        points = np.array([objectives(outcome) for outcome in outcomes])
+        kept = best(points, np.zeros(len(outcomes))).tolist() if outcomes else []
         said = [{"trace": trials[i].candidate.trace, **_figures(outcomes[i].to_json())} for i in kept]
         return json.dumps(said, indent=1)
 
