@@ -22,6 +22,7 @@ from diffopt.search.records import Attempt, Candidate, Proposal, Proposer, Trial
 from diffopt.search.repair import repair
 from diffopt.search.selection import Points, front
 from diffopt.search.space import Legal, PassSpace, Refused, Space, Steps, tidy
+from diffopt.search.standing import disappointing
 from diffopt.search.surrogate import Surrogate
 from diffopt.search.variation import LONGEST, vary
 
@@ -148,6 +149,23 @@ class Engine:
         self._handed_out.add(candidate.id)
         return candidate
 
+    def offer(self, trace: Trace, origin: str) -> Candidate | Refused | None:
+        """Take a program from outside as the next candidate; `None` where it was asked for already, or is the baseline.
+
+        Each is in the store before it is returned, like those of `ask`.
+        """
+        legal = self._space.check(trace.passes)
+        if isinstance(legal, Refused):
+            return legal
+        if legal.key in {self._baseline_key, *(c.key for c in self._store.candidates(self.run_id))}:
+            return None
+        steps = tidy(trace.passes, self._space)
+        candidate = self._store.add_candidate(
+            self.run_id, trace=str(Trace(steps)), key=legal.key, origin=origin, facts=legal.facts, predicted=None
+        )
+        self._handed_out.add(candidate.id)
+        return candidate
+
     def tell(self, candidate: Candidate, outcome: Outcome) -> None:
         """Write down what came of a candidate; on disk when this returns."""
         self._store.tell(self.run_id, candidate.id, outcome)
@@ -195,12 +213,14 @@ class Engine:
         seen = {self._baseline_key, *(c.key for c in asked)}
         history = read(self.trials(), self.constraints, self._space)
         waiting = [c for p in proposals if p.key not in seen and (c := self._proposed(p)) is not None]
-        trusted = [c for c in waiting if history.trust(c.steps) >= self._settings.trust]
+        doubted = disappointing(self.trials())
+        heard = [c for c in waiting if c.origin not in doubted]
+        trusted = [c for c in heard if history.trust(c.steps) >= self._settings.trust]
         if trusted and len(asked) < self._settings.opening:
             return trusted[0]
         surrogate = history.surrogate()
-        if surrogate is None and waiting:
-            return (trusted or waiting)[0]
+        if surrogate is None and heard:
+            return (trusted or heard)[0]
         parents = history.parents(self._settings.population)
         if surrogate is None:
             # Too little is known to aim: cover the space.
