@@ -29,25 +29,23 @@ class Arm:
 EAGER = Arm("eager", "eager")
 STOCK = {
     name: Arm(f"stock-{name}", "stock", recipe=name)
-    for name in ("repeated", "default", "reduce-overhead", "max-autotune")
+    for name in ("repeated", "repeated-tuned", "default", "reduce-overhead", "max-autotune")
 }
 VAE = "vae-channels-last,compile-vae"
 
 
-def _ours(model: str, exact: str, kernels: str, near: str, traded: str, *, mode: str) -> tuple[Arm, ...]:
-    """Return the arms of a model; `mode` is how near and traded compile the denoiser."""
-    made = f"{VAE},capture-step{{mode={mode}}}"
+def _ours(model: str, exact: str, kernels: str, near: str, traded: str, stock: tuple[str, ...]) -> tuple[Arm, ...]:
+    """Return the arms of a model, the most wanted first; `stock` names stock arms, of which the first is built first."""
+    made = f"{VAE},capture-step{{mode=regional}}"
     return (
         EAGER,
-        STOCK["default"] if model == "pixart" else STOCK["repeated"],
-        Arm("ours-regional", "ours", f"{exact},{kernels},{VAE},capture-step{{mode=regional}}"),
+        STOCK[stock[0]],
+        Arm("ours-regional", "ours", f"{exact},{kernels},{made}"),
         Arm("ours-near", "ours", f"{near},{made}"),
-        Arm("ours-whole", "ours", f"{exact},{kernels},{VAE},capture-step{{mode=default}}"),
-        Arm("ours-plain", "ours", f"{exact},{VAE},capture-step{{mode=default}}"),
         Arm("ours-traded", "ours", f"{traded},{made}"),
-        *(() if model == "pixart" else (STOCK["default"],)),
-        STOCK["reduce-overhead"],
-        STOCK["max-autotune"],
+        *(STOCK[name] for name in stock[1:]),
+        Arm("ours-whole", "ours", f"{exact},{kernels},{VAE},capture-step{{mode=default}}"),
+        Arm("ours-plain", "ours", f"{exact},{made}"),
     )
 
 
@@ -60,7 +58,7 @@ ARMS: Mapping[str, tuple[Arm, ...]] = {
         "fuse-group-norm,fuse-group-norm{part=vae}",
         "reduce-steps{steps=30},channels-last,fuse-qkv,quantize-fp8,freeze-prompt,cache-features{interval=3},"
         "forecast-features,fuse-group-norm,fuse-group-norm{part=vae}",
-        mode="default",
+        stock=("default", "repeated", "max-autotune"),
     ),
     "pixart": _ours(
         "pixart",
@@ -69,7 +67,7 @@ ARMS: Mapping[str, tuple[Arm, ...]] = {
         "fuse-qkv,quantize-fp8,freeze-prompt,cache-blocks{interval=2},forecast-features,fuse-group-norm{part=vae}",
         "reduce-steps{steps=14},fuse-qkv,quantize-fp8,freeze-prompt,cache-blocks{interval=3},forecast-features,"
         "fuse-group-norm{part=vae}",
-        mode="regional",
+        stock=("default", "max-autotune"),
     ),
     "flux": _ours(
         "flux",
@@ -78,7 +76,7 @@ ARMS: Mapping[str, tuple[Arm, ...]] = {
         "fuse-qkv,quantize-fp8,cache-blocks{interval=2},forecast-features,fuse-group-norm{part=vae}",
         "reduce-steps{steps=20 solver=own},fuse-qkv,quantize-fp8,cache-blocks{interval=3},forecast-features,"
         "fuse-group-norm{part=vae}",
-        mode="regional",
+        stock=("repeated", "repeated-tuned", "max-autotune"),
     ),
 }
 """Near and traded are what the passes promise; on random weights no image can be judged, only the denoiser's error."""

@@ -85,8 +85,9 @@ def use_stock(pipe: Any, recipe: str) -> None:
 
     name = "unet" if getattr(pipe, "unet", None) is not None else "transformer"
     denoiser = getattr(pipe, name)
-    if recipe == "repeated":
-        denoiser.compile_repeated_blocks(fullgraph=True)
+    if recipe.startswith("repeated"):
+        mode = "max-autotune-no-cudagraphs" if recipe == "repeated-tuned" else "default"
+        denoiser.compile_repeated_blocks(fullgraph=True, mode=mode)
     else:
         setattr(pipe, name, torch.compile(denoiser, mode=recipe, fullgraph=True))
     # The decoder's convolutions are cuDNN's whatever the mode; tuning each takes as long as all the rest.

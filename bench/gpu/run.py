@@ -29,6 +29,9 @@ GROUPS = {
 }
 """What is prepared in processes of its own: label to model and arms."""
 
+CHECKS_S = 25.0
+"""For errors and memory, between building and measuring."""
+
 SPARE_S = 12.0
 """Kept at the end for what is under way to be written."""
 
@@ -57,9 +60,9 @@ def main() -> int:
     if given.device != "cpu" and given.stage != "measure":
         # On the card beside the first loads, which the processor decides.
         _ceilings(summary)
-    _wait(given.work, workers, build_until + 5)
+    _wait(given.work, workers, build_until + (CHECKS_S if measuring else 5))
     if measuring:
-        if given.device != "cpu" and given.stage == "measure":
+        if given.device != "cpu" and "ceilings" not in summary.data:
             _ceilings(summary)
         _turns(given.work, workers, until)
     for process in workers.values():
