@@ -57,8 +57,7 @@ class Display:
                 front = front_line(self._measured)
                 self._status.update(escape(f"{where}: {text} {done}/{total}{front and chr(10) + front}"))
             case Told(candidate, outcome):
-                if outcome.status == "measured":
-                    self._measured.append(outcome)
+                self._remember(outcome)
                 self._console.print(escape(f"{candidate.id:3d}  {describe(outcome)}  {short(candidate.trace)}"))
             case Decided(name, trace, outcome):
                 self._console.print(escape(f"     {describe(outcome)}  {name + ': ' if name else ''}{short(trace)}"))
@@ -67,6 +66,12 @@ class Display:
                 self.missed.append(event)
                 self._console.print(escape(f"near by: {short(trace)}\n         {'; '.join(reasons)}"))
                 self._say_why(outcome)
+
+    def _remember(self, outcome: Outcome) -> None:
+        from diffopt.bench.evaluate import Measured
+
+        if isinstance(outcome, Measured):
+            self._measured.append(outcome)
 
     def _say_why(self, outcome: Outcome) -> None:
         """Say what keeps a program from the next stronger tier."""
