@@ -135,6 +135,8 @@ def run_pairs(
             continue
         try:
             code = emit_pipeline(_without_origins(verdict))
+            if any(registry()[name].devices == ("cuda",) for name in (one, other)):
+                outcomes[code] = "refused: kernels are for GPUs, and are only interpreted on a processor"
         except DiffoptError as error:  # code that a language model wrote, and that is not here
             code, outcomes[code] = f"{one},{other}", f"refused: {error}"
         pairs_of[code].append(f"{one},{other}")

@@ -142,6 +142,8 @@ def _stop(*_: Any, **__: Any) -> None:
 def test_each_request_is_as_in_a_fresh_pipeline(load_of: Callable[[str], Load | str], name: str) -> None:
     if name in ELSEWHERE:
         pytest.skip(ELSEWHERE[name])
+    if registry()[name].devices == ("cuda",) and not torch.cuda.is_available():
+        pytest.skip("kernels are interpreted here, which takes minutes: tests/backends/kernels")
     load = load_of(name)
     if isinstance(load, str):
         pytest.skip(f"not for the tiny pipelines: {load}")
