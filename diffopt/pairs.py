@@ -195,6 +195,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--processes", type=int, default=min(os.cpu_count() or 1, 4), help="how many beside one another"
     )
+    parser.add_argument("--resume", action="store_true", help="keep the outcomes of programs that were run before")
     arguments = parser.parse_args(argv)
     found = verdicts(standard_module())
     if arguments.run:
