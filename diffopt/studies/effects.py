@@ -21,7 +21,7 @@ from diffopt.effects import Effects, effects_lines, effects_of_artifact
 RESULTS = Path(__file__).resolve().parents[2] / "bench" / "results" / "effects-cpu.json"
 ARTIFACTS = {
     "structure": "channels-last,guidance-window{stop=0.9},reuse-prompt-embeddings",
-    "arithmetic": "quantize,fuse-qkv,constant-embeddings,reuse-prompt-embeddings",
+    "arithmetic": "fuse-qkv,quantize,constant-embeddings",
     "cache": "cache-features{interval=2},vae-channels-last,constant-embeddings",
 }
 PROMPTS = 6
