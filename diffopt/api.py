@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,8 +19,8 @@ from diffopt.ir.errors import DiffoptError
 from diffopt.sources import Source, lift
 
 if TYPE_CHECKING:
+    from diffopt.agents import AgentFor
     from diffopt.bench.evaluate import Outcome
-    from diffopt.planners import ProposersFor
     from diffopt.search.goals import Constraints
 
 __all__ = ["Goal", "Source", "Verdict", "compile", "lift", "verify"]
@@ -76,7 +75,8 @@ def compile(
     budget: str = "10m",
     prompts: str | Path | None = None,
     passes: str | None = None,
-    proposers: ProposersFor | None = None,
+    agent: AgentFor | None = None,
+    engine_cache: int | None = None,
     resume: bool = False,
     force: bool = False,
     seed: int = 0,
@@ -94,8 +94,9 @@ def compile(
         out: folder of the artifact.
         budget: of the search: a time (`90s`, `10m`) or a number of measured candidates (`40`).
         prompts: file with one prompt a line; half of them are held out.
+        engine_cache: most bytes of the run's engines, of which the least used go first; None keeps all.
         passes: measure this one trace instead of searching.
-        proposers: makes the sources of candidates; by default the rules.
+        agent: makes what proposes, searches and rewrites; by default the rules propose and the engine searches.
         controls: measure the control arms too (fewer steps at equal time, stock torch.compile), and what the winner's
             passes buy one after the other.
 
@@ -105,17 +106,20 @@ def compile(
     Raises:
         DiffoptError: bad input; nothing is left half written.
     """
+    from diffopt.agents import Agent
+    from diffopt.backends.engine_cache import set_limit
     from diffopt.bench.device import check_target, versions
     from diffopt.bench.evaluate import Evaluator, Measured, Thresholds
+    from diffopt.bench.floor import floor_program
     from diffopt.finals import bought, choose, closest, control_traces, decide_levels, fallback, prefixes
     from diffopt.ir.dialect import steps_of
     from diffopt.ir.emit_pipeline import emit
     from diffopt.ir.identity import print_module
     from diffopt.packing import explained, level_json, pack, recorded_versions, trial_json
     from diffopt.passes.pipeline import Trace, applied
-    from diffopt.planners import proposers_for
     from diffopt.search.budget import Budget
     from diffopt.search.engine import Engine
+    from diffopt.search.presets import RuleProposer
     from diffopt.search.space import PassSpace
     from diffopt.search.store import Store
     from diffopt.session import (
@@ -125,6 +129,7 @@ def compile(
         engines_of,
         model_directory,
         model_hash,
+        network_for,
         program,
         run_folder,
         run_search,
@@ -152,12 +157,15 @@ def compile(
     folder = run_folder(place, resume=resume, force=force)
     weights = model_hash(model)
     thresholds = Thresholds()
-    found = [only] if only is not None else (proposers or proposers_for("rules", goal, target, {}))(folder)
+    network = network_for(lifted)
+    acting = agent(folder, lifted.module) if agent is not None else Agent([RuleProposer(target)])
+    found = [only] if only is not None else acting.proposers
     plan: dict[str, Any] = {
         "target": target,
         "model": {"path": str(model), "hash": weights},
         "libraries": versions(),
         "thresholds": thresholds.to_json(),
+        "features": "scorer" if lifted.builtin is not None else network.name if network is not None else "",
         "workload": {
             "search": len(work.prompts),
             "heldout": len(work.heldout),
@@ -169,6 +177,7 @@ def compile(
         },
     }
     marks = [time.monotonic()]
+    set_limit(folder / "engines", engine_cache)
     with (
         Store(folder / STORE) as store,
         Evaluator(
@@ -179,6 +188,7 @@ def compile(
             hidden=(folder,),
             device=target,
             scorer=lifted.builtin.scorer() if lifted.builtin is not None else None,
+            network=network,
             thresholds=thresholds,
             weights=weights,
             seed=seed,
@@ -192,24 +202,29 @@ def compile(
             seed=seed,
             proposers=found,
             constraints=constraints,
-            space=PassSpace(lifted.module, device=target, keep_steps=constraints.keep_steps),
+            space=acting.steer(PassSpace(lifted.module, device=target, keep_steps=constraints.keep_steps)),
             manifest=plan,
         )
         listen(Stage("measuring the baseline, and the baseline against itself"))
         self_test = evaluator.self_test(pairs=(8, 10))
+        floor = None
+        if controls:
+            floor = evaluator.evaluate(floor_program(evaluator.baseline), pairs=(5, 5), any_image=True)
         marks.append(time.monotonic())
         listen(Stage(f"searching for {limit}"))
-        reason = run_search(engine, evaluator, lifted.module, limit, listen)
+        searching = run_search if only is not None or acting.searching is None else acting.searching
+        reason = searching(engine, evaluator, lifted.module, limit, listen, acting.rewriter)
+        acting.finish(engine.trials())
         marks.append(time.monotonic())
         listen(Stage(f"stopped: {reason}; deciding on held-out prompts"))
-        judge = Judge(evaluator, store, lifted.module, listen)
+        judge = Judge(evaluator, store, lifted.module, listen, rewriter=acting.rewriter)
         finals = decide_levels(engine.trials(), constraints, judge)
         chosen = choose(finals, constraints)
         if chosen is None and only is None:
             listen(Stage("nothing met the goal on held-out prompts; trying what changes least"))
             chosen = fallback(lifted.module, constraints, judge, target)
         measured = chosen.outcome if chosen is not None else None
-        control = Judge(evaluator, store, lifted.module, listen, split="search")
+        control = Judge(evaluator, store, lifted.module, listen, split="search", rewriter=acting.rewriter)
         arms = (
             control_traces(lifted.module, measured.latency.ratio) if controls and isinstance(measured, Measured) else {}
         )
@@ -239,11 +254,12 @@ def compile(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command,
         "source": {"kind": lifted.kind, "path": lifted.name},
-        "versions": recorded_versions(emit(winner).requirements),
+        "versions": recorded_versions(emit(winner, acting.rewriter).requirements),
         "device": measured.environment,
         "goal": dataclasses.asdict(goal),
         **plan,
         "self_test": dataclasses.asdict(self_test),
+        "floor": floor.to_json() if floor is not None else None,
         "baseline_ir": print_module(lifted.module),
         "ir": print_module(winner),
         "trace": chosen.candidate.trace,
@@ -255,13 +271,14 @@ def compile(
         "trials": [trial_json(trial) for trial in trials],
         "steps": explained(trace, so_far),
         "engines": list(engines_of(measured)),
+        "agent": acting.report(),
         "seconds": {
             name: end - start
             for name, (start, end) in zip(("baseline", "search", "final"), pairwise(marks), strict=True)
         }
         | {"total": time.monotonic() - started},
     }
-    return pack(place, folder, manifest, winner, lifted, images, engines_of(measured))
+    return pack(place, folder, manifest, winner, lifted, images, engines_of(measured), acting.rewriter)
 
 
 @dataclass(frozen=True)
@@ -286,41 +303,11 @@ def verify(path: str | Path, *, model: str | Path | None = None, listen: Listene
     Raises:
         DiffoptError: no artifact, made for other versions, or its model cannot be found.
     """
-    from diffopt.bench.evaluate import Evaluator, Program, Thresholds, outcome_from_json
-    from diffopt.bench.workload import Workload
-    from diffopt.ir.identity import parse_module
-    from diffopt.session import missed, program
+    from diffopt.remeasure import bench_of
+    from diffopt.session import missed
 
-    artifact = Artifact.open(path)
-    artifact.check_versions()
-    manifest, asked, source = artifact.manifest, artifact.manifest["workload"], artifact.manifest["source"]
-    try:
-        module = parse_module(manifest["baseline_ir"], f"{path}: baseline_ir")
-        builtin = lift(source["path"]).builtin if source["kind"] == "builtin" else None
-        work = Workload(
-            tuple(asked["search_prompts"]), tuple(asked["prompts"]), asked["seed"], asked["height"], asked["width"]
-        )
-        thresholds = Thresholds(**manifest["thresholds"])
-        recorded = outcome_from_json(manifest["result"])
-    except (KeyError, TypeError, ValueError) as error:
-        what = f"{type(error).__name__}: {error}"
-        raise DiffoptError(f"the manifest cannot be used ({what})", where=str(path), hint="compile it again") from error
-    with (
-        tempfile.TemporaryDirectory(prefix="diffopt-verify-") as scratch,
-        Evaluator(
-            program(module, "baseline"),
-            work,
-            work=Path(scratch),
-            engines=artifact.path / "engines",
-            device=manifest["target"],
-            model=None if model is None else str(model),
-            scorer=builtin.scorer() if builtin is not None else None,
-            thresholds=thresholds,
-            progress=lambda stage, done, total: listen(Progress(stage, done, total)),
-        ) as evaluator,
-    ):
+    with bench_of(path, model=model, listen=listen) as bench:
         listen(Stage("measuring the artifact on its held-out prompts"))
-        text = (artifact.path / "pipeline.py").read_text(encoding="utf-8")
-        outcome = evaluator.evaluate(Program("artifact", text), split="heldout")
-    reason = missed(recorded, outcome)
-    return Verdict(not reason, reason, outcome, recorded, artifact)
+        outcome = bench.evaluator.evaluate(bench.shipped, split="heldout")
+    reason = missed(bench.recorded, outcome)
+    return Verdict(not reason, reason, outcome, bench.recorded, bench.artifact)

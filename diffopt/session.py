@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffopt.artifact import is_artifact
-from diffopt.bench.evaluate import Evaluator, Measured, Outcome, Program, Split
+from diffopt.bench.evaluate import Evaluator, Failed, Measured, Outcome, Program, Split
 from diffopt.bench.tiers import TIERS
 from diffopt.bench.workload import Workload, default_workload, load_prompts, split_prompts
 from diffopt.events import Asked, Decided, Listener, Told
@@ -20,6 +20,7 @@ from diffopt.ir.dialect import components
 from diffopt.ir.emit_pipeline import emit_pipeline
 from diffopt.ir.errors import DiffoptError
 from diffopt.ir.identity import module_hash
+from diffopt.ir.rewrite import RewriteFailed, Rewriter
 from diffopt.ir.source_directory import hub_cache, snapshot
 from diffopt.passes.pipeline import Trace, applied
 from diffopt.search.budget import Budget
@@ -32,6 +33,7 @@ from diffopt.search.store import Store, in_use
 if TYPE_CHECKING:
     from xdsl.dialects.builtin import ModuleOp
 
+    from diffopt.bench.features import FeatureNetwork
     from diffopt.sources import Source
 
 SEARCH_PROMPTS, HELDOUT_PROMPTS = 16, 64
@@ -41,8 +43,11 @@ SEARCH_PROMPTS, HELDOUT_PROMPTS = 16, 64
 SEARCH_PAIRS, FINAL_PAIRS = (5, 8), (10, 16)
 """Fewest and most timed pairs of a candidate, and of what is reported."""
 
+REST_S = 2.0
+"""Rest between quarters of the final pairs, so that they do not all fall into one state of the machine."""
+
 STORE = "store.sqlite"
-RUN_FILES = frozenset({"work", "engines", "llm.jsonl"})
+RUN_FILES = frozenset({"work", "engines", "llm.jsonl", "passes", "hints.json", "knowledge.txt"})
 """What a run leaves in its folder beside its store; a folder that holds anything else is not deleted."""
 
 REACH = 0.75
@@ -69,9 +74,17 @@ class Judge:
     """
 
     def __init__(
-        self, evaluator: Evaluator, store: Store, module: ModuleOp, listen: Listener, *, split: Split = "heldout"
+        self,
+        evaluator: Evaluator,
+        store: Store,
+        module: ModuleOp,
+        listen: Listener,
+        *,
+        split: Split = "heldout",
+        rewriter: Rewriter | None = None,
     ) -> None:
         self._evaluator, self._store, self._module, self._listen = evaluator, store, module, listen
+        self._rewriter = rewriter
         self._split: Split = split
         self._run = {"heldout": "heldout", "search": "controls"}[split]
         self._pairs = {"heldout": FINAL_PAIRS, "search": SEARCH_PAIRS}[split]
@@ -93,7 +106,11 @@ class Judge:
                 )
             )
             known[key] = self._evaluator.evaluate(
-                self.program(trace), split=self._split, pairs=self._pairs, any_image=self._split == "search"
+                self.program(trace),
+                split=self._split,
+                pairs=self._pairs,
+                any_image=self._split == "search",
+                rest_s=REST_S if self._split == "heldout" else 0.0,
             )
             self._store.tell(self._run, candidate.id, known[key])
         if fresh:
@@ -102,22 +119,36 @@ class Judge:
 
     def program(self, trace: str) -> Program:
         """Return the program a trace leads to."""
-        return program(applied(Trace.parse(trace), self._module), trace or "baseline")
+        return program(applied(Trace.parse(trace), self._module), trace or "baseline", self._rewriter)
 
 
-def program(module: ModuleOp, name: str) -> Program:
+def program(module: ModuleOp, name: str, rewriter: Rewriter | None = None) -> Program:
     """Emit a module for measuring."""
-    return Program(name, emit_pipeline(module))
+    return Program(name, emit_pipeline(module, rewriter))
 
 
-def run_search(engine: Engine, evaluator: Evaluator, module: ModuleOp, budget: Budget, listen: Listener) -> str:
+def measure(evaluator: Evaluator, module: ModuleOp, trace: str, rewriter: Rewriter | None = None) -> Outcome:
+    """Measure a trace as the search does; generated code that gives no program is that program's failure."""
+    try:
+        made = program(applied(Trace.parse(trace), module), trace, rewriter)
+    except RewriteFailed as error:
+        return Failed("build", str(error))
+    return evaluator.evaluate(made, pairs=SEARCH_PAIRS)
+
+
+def run_search(
+    engine: Engine,
+    evaluator: Evaluator,
+    module: ModuleOp,
+    budget: Budget,
+    listen: Listener,
+    rewriter: Rewriter | None = None,
+) -> str:
     """Search until the budget is spent; return why it stopped."""
 
     def evaluate(candidate: Candidate) -> Outcome:
         listen(Asked(candidate))
-        return evaluator.evaluate(
-            program(applied(Trace.parse(candidate.trace), module), candidate.trace), pairs=SEARCH_PAIRS
-        )
+        return measure(evaluator, module, candidate.trace, rewriter)
 
     return search(
         engine,
@@ -143,6 +174,13 @@ def workload_for(source: Source, prompts: str | Path | None, seed: int) -> Workl
     search_for = tuple(source.builtin.prompts("search", SEARCH_PROMPTS, seed))
     heldout = tuple(source.builtin.prompts("heldout", HELDOUT_PROMPTS, seed))
     return Workload(search_for, heldout, seed, height, width)
+
+
+def network_for(source: Source) -> FeatureNetwork | None:
+    """Return the feature network on this machine for a model that brings no scorer, or None."""
+    from diffopt.bench.features import network_here
+
+    return network_here(hub_cache()) if source.builtin is None else None
 
 
 def run_folder(out: Path, *, resume: bool, force: bool) -> Path:

@@ -79,7 +79,7 @@ class EngineRequests:
         reason = self._outside(call, prompts)
         if reason is not None:
             self._fallbacks += 1
-            self._state.say_once(f"the pipeline runs in torch instead of its engine: {reason}")
+            self._state.leave_engine(f"the pipeline runs in torch instead of its engine: {reason}")
             return proceed(call)
         noise = call.get("latents")
         if noise is None:

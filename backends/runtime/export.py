@@ -165,7 +165,7 @@ class Dispatch:
 
     def _fall_back(self, reason: str) -> None:
         self._fallbacks += self._state.counting
-        self._state.say_once(f"{self._name} runs in torch instead of its engine: {reason}")
+        self._state.leave_engine(f"{self._name} runs in torch instead of its engine: {reason}")
 
 
 def _result_kind(original: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, tuple[str, ...]]:

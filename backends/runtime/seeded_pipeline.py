@@ -80,10 +80,16 @@ def _component(library: str, class_name: str, config: dict[str, Any], device: st
         module = kind.from_config(config) if library == "diffusers" else kind(kind.config_class(**config))
         _draw(module, torch.Generator(device).manual_seed(seed))
         wide = set(getattr(module, "_keep_in_fp32_modules", None) or ())
-        for path, value in [*module.named_parameters(), *module.named_buffers()]:
+        for path, value in module.named_parameters():
             value.data = value.data.to(device)
             if value.is_floating_point() and not wide & set(path.split(".")):
                 value.data = value.data.to(dtype)
+        # Anew, as a buffer may be a view of one in another dtype, which the compiler does not take.
+        for path, part in module.named_modules():
+            for name, value in part._buffers.items():
+                if value is not None:
+                    narrow = value.is_floating_point() and not wide & {*path.split("."), name}
+                    part._buffers[name] = value.to(device=device, dtype=dtype if narrow else value.dtype)
     return module.eval().requires_grad_(False)
 
 

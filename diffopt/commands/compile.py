@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 
+from diffopt.agents import PLANNERS
 from diffopt.commands import SOURCE, add_json, add_set, print_json, result_json, settings_of
+from diffopt.ir.errors import DiffoptError
+from diffopt.llm_options import add_llm, llm_settings
 
 TEXT = "search for the fastest pipeline that meets the goal, and prove it"
 
@@ -26,11 +30,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--prompts", metavar="FILE", help="one prompt a line; half of them are held out")
     parser.add_argument("--passes", metavar="TRACE", help="measure this one trace instead of searching")
-    parser.add_argument("--planner", choices=("rules", "llm", "none"), default="rules", help="who proposes first")
-    parser.add_argument("--llm-base-url", metavar="URL", help="OpenAI-compatible endpoint of --planner llm")
-    parser.add_argument("--llm-model", metavar="NAME", help="model of --planner llm")
+    parser.add_argument("--planner", choices=PLANNERS, default="rules", help="who proposes, or searches by itself")
+    add_llm(parser)
+    parser.add_argument(
+        "--prior", metavar="STORE", help="an earlier run whose effects of passes propose candidates too"
+    )
     parser.add_argument(
         "--no-controls", action="store_true", help="leave out the control arms; torch.compile takes long"
+    )
+    parser.add_argument(
+        "--engine-cache-size",
+        metavar="SIZE",
+        help="most bytes of the run's engines (500M, 5G); the least used go first",
     )
     parser.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
     parser.add_argument("--force", action="store_true", help="replace an artifact, or start a stopped run again")
@@ -41,21 +52,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
+    from diffopt.agents import agent_for, promoted
     from diffopt.api import Goal, compile
     from diffopt.display import Display, print_lines
-    from diffopt.planners import proposers_for
+    from diffopt.llm.library import spelled_out
     from diffopt.report import summary_lines
 
     goal = Goal(options.tier, options.min_fidelity, options.max_latency, options.max_memory, options.keep_steps)
     goal.constraints()
-    planner = proposers_for(
-        options.planner,
-        goal,
-        options.target,
-        os.environ,
-        base_url=options.llm_base_url,
-        model=options.llm_model,
-    )
+    settings = llm_settings(options)
+    agent = agent_for(options.planner, goal, options.target, os.environ, settings, seed=options.seed)
+    if options.prior is not None:
+        from diffopt.commands.composition import store_of
+        from diffopt.composition import with_prior
+
+        agent = with_prior(agent, store_of(options.prior))
     with Display(quiet=options.json) as display:
         artifact = compile(
             options.source,
@@ -64,8 +75,9 @@ def run(options: argparse.Namespace) -> int:
             target=options.target,
             budget=options.budget,
             prompts=options.prompts,
-            passes=options.passes,
-            proposers=planner,
+            passes=options.passes and spelled_out(options.passes, promoted(os.environ, settings.data)),
+            agent=agent,
+            engine_cache=_bytes(options.engine_cache_size),
             resume=options.resume,
             force=options.force,
             seed=options.seed,
@@ -96,3 +108,13 @@ def run(options: argparse.Namespace) -> int:
             ]
         )
     return 0
+
+
+def _bytes(text: str | None) -> int | None:
+    """Return the bytes that a size like 500M or 5G stands for."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", text.strip(), re.IGNORECASE)
+    if found is None:
+        raise DiffoptError(f"{text!r} is no size", where="--engine-cache-size", hint="write it like 500M or 5G")
+    return int(float(found.group(1)) * 1000 ** " KMGT".index(found.group(2).upper() or " "))
