@@ -29,6 +29,9 @@ against another that does so many percent more; the truth is known by constructi
 is not work, {call_ms:.1f} ms is). *Pairs* takes all 30 pairs, *racing* stops as the search does (5 pairs at least, half the
 interval under 2 %), *blocks* times 30 calls of one and then 30 of the other, as most benchmarks do. A load of this study's own
 came and went, beside everything else that ran on the machine.
+
+Two cores were far busier than they are when somebody measures (the load average stands below): half an interval was 7 % wide, so
+most effects of 2 % could not be told within 30 pairs, and the intervals said so. On a quiet machine the same racing stops at 2 %.
 """
 
 TIERS = """## Tiers: what loses them
