@@ -140,9 +140,7 @@ def stability(study: Mapping[str, Any]) -> list[str]:
         ratios = sorted(run[trace]["ratio"][0] for run in study["runs"] if "ratio" in run[trace])
         said = ", ".join(f"{tier} {times} times" for tier, times in found.items())
         rows.append((f"`{trace}`", said, f"{ratios[0]:.2f} to {ratios[-1]:.2f}" if ratios else ""))
-    text = (
-        f"## Tiers: are they stable?\n\nThe same programs in {count} runs, each with fresh processes and references.\n"
-    )
+    text = f"## Tiers: are they stable?\n\nThe same programs in {count} runs, each with fresh processes and references of its own.\n"
     return [text, *_table(("program", "tier", "speed-up over the runs"), rows), ""]
 
 
