@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", choices=("list", "export", "import", "merge"))
     parser.add_argument("store", metavar="STORE", help="OUT.run/store.sqlite, or another")
     parser.add_argument("files", metavar="FILE", nargs="*", help="documents to import, or stores to merge in")
-    parser.add_argument("--run", help="of export: this run alone")
+    parser.add_argument("--run", dest="only", metavar="NAME", help="of export: this run alone")
     parser.add_argument("-o", "--out", help="of export: the document (default: standard output)")
     add_json(parser)
 
@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
         if options.action == "list":
             return _list(store, as_json=options.json)
         if options.action == "export":
-            text = json.dumps(exported(store, run=options.run), ensure_ascii=False) + "\n"
+            text = json.dumps(exported(store, run=options.only), ensure_ascii=False) + "\n"
             if options.out is None:
                 sys.stdout.write(text)
             else:

@@ -10,7 +10,7 @@ import argparse
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations, permutations
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,8 @@ from diffopt.ir.source_directory import describe_directory
 from diffopt.passes.base import DiffusionPass, Refusal
 from diffopt.passes.pipeline import Trace, key
 from diffopt.search.repair import repair
-from diffopt.search.space import Legal, PassSpace
+from diffopt.search.space import Legal, PassSpace, Space, Steps
+from diffopt.search.study.synthetic import Synthetic
 from diffopt.search.variation import fresh, vary
 
 RESULTS = Path(__file__).resolve().parents[2] / "bench" / "results" / "orders-shapes.json"
@@ -36,27 +37,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m diffopt.search.study.orders", description=__doc__)
     parser.add_argument("--most", type=int, default=4, help="passes in a set")
     parser.add_argument("--sets", type=int, default=120, help="sets of each size at most, drawn at random")
-    parser.add_argument("--candidates", type=int, default=10000)
+    parser.add_argument("--candidates", type=int, default=10000, help="of the built-in model, 60 ms each")
+    parser.add_argument("--synthetic", type=int, default=10000, help="candidates of the synthetic problem")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--out", type=Path, default=RESULTS)
     given = parser.parse_args(arguments)
     module = build_module(
         describe_directory(SHAPES.directory, steps=SHAPES.steps, guidance=SHAPES.guidance, name="shapes")
     )
-    table = {
+    table: dict[str, Any] = {
+        "generated": {},
         "command": "python -m diffopt.search.study.orders"
-        f" --most {given.most} --sets {given.sets} --candidates {given.candidates} --seed {given.seed}",
+        f" --most {given.most} --sets {given.sets} --candidates {given.candidates} --synthetic {given.synthetic} --seed {given.seed}",
         "environment": environment(),
         "sizes": [
             counted(module, size, given.sets, np.random.default_rng([given.seed, size]))
             for size in range(2, given.most + 1)
         ],
     }
-    for found in generated(module, given.candidates, np.random.default_rng([given.seed, 0])):
-        given.out.write_text(json.dumps({**table, "generated": found}, indent=1) + "\n", encoding="utf-8")
+
+    def by_running(steps: Steps) -> str | None:
+        found = key(Trace(steps), module)
+        return None if isinstance(found, Refusal) else found
+
+    def by_rules(steps: Steps) -> str | None:
+        found = Synthetic(seed=1).check(steps)
+        return found.key if isinstance(found, Legal) else None
+
+    problems: tuple[tuple[str, Space, Callable[[Steps], str | None], int], ...] = (
+        ("demo:shapes", PassSpace(module), by_running, given.candidates),
+        ("synthetic", Synthetic(seed=1), by_rules, given.synthetic),
+    )
+    for name, space, again, count in problems:
+        for found in generated(space, again, count, np.random.default_rng([given.seed, 0])):
+            table["generated"][name] = found
+            given.out.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
     for row in table["sizes"]:
         print(row)
-    print(found)
+    print(table["generated"])
     return 0
 
 
@@ -100,18 +118,22 @@ def _keys(space: PassSpace, chosen: Sequence[DiffusionPass]) -> Counter[str]:
     return found
 
 
-def generated(module: ModuleOp, count: int, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
-    """Generate candidates as the search does, and check each again by running its passes from the start.
+def generated(
+    space: Space, again: Callable[[Steps], str | None], count: int, rng: np.random.Generator
+) -> Iterator[dict[str, Any]]:
+    """Generate candidates as the search does, and check each again from the start.
+
+    Args:
+        again: the key that a program leads to, found in another way; None where it is illegal.
 
     Yields the counts so far every 500 candidates, and at the end.
 
     What the search hands out is new and legal by construction; here is counted how much work that is, and whether it
     holds.
     """
-    space = PassSpace(module)
     baseline = space.check(())
     seen = {baseline.key} if isinstance(baseline, Legal) else set()
-    parents: list[tuple[DiffusionPass, ...]] = []
+    parents: list[Steps] = []
     drawn = refused = known = 0
     illegal = repeated = 0
     kept: set[str] = set()
@@ -128,10 +150,10 @@ def generated(module: ModuleOp, count: int, rng: np.random.Generator) -> Iterato
             continue
         seen.add(verdict.key)
         parents.append(steps)
-        again = key(Trace(steps), module)
-        illegal += isinstance(again, Refusal)
-        repeated += again in kept
-        kept.add(str(again))
+        found = again(steps)
+        illegal += found is None
+        repeated += found in kept
+        kept.add(found or str(Trace(steps)))
         if len(kept) % 500 == 0 or len(kept) == count:
             yield {"candidates": len(kept), "drawn": drawn, "could not be mended": refused, "program known already": known,
                    "illegal": illegal, "repeated": repeated}  # fmt: skip
