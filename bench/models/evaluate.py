@@ -17,7 +17,8 @@ import numpy as np
 
 from diffopt.bench.models import Builtin, builtin, describe, shipped
 
-RESULTS = Path(__file__).resolve().parents[1] / "results" / "models-cpu.json"
+RESULTS = Path(__file__).resolve().parents[1] / "results" / "models.json"
+KEY = ("model", "steps", "device")
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Followed:
     """
 
     model: str
+    device: str
     steps: int
     guidance: float
     prompts: int
@@ -46,13 +48,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=None, help="instead of the baseline's")
     parser.add_argument("--prompts", type=int, default=1000, help="the first of the held-out ones, one image each")
     parser.add_argument("--batch", type=int, default=50)
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("-o", "--out", type=Path, default=RESULTS)
     given = parser.parse_args(arguments)
     for name in given.model.split(","):
         model = builtin(name)
         if model is None:
             parser.error(f"no model {name}; there are {', '.join(shipped())}")
-        found = evaluate(model, steps=given.steps or model.steps, prompts=given.prompts, batch=given.batch)
+        steps = given.steps or model.steps
+        found = evaluate(model, steps=steps, prompts=given.prompts, batch=given.batch, device=given.device)
         _write(given.out, found)
         print(
             f"{found.model}: {found.steps} steps: {found.right:.1%} of {found.prompts} held-out prompts right in"
@@ -61,14 +65,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
 
 
-def evaluate(model: Builtin, *, steps: int, prompts: int, batch: int = 50) -> Followed:
+def evaluate(model: Builtin, *, steps: int, prompts: int, batch: int = 50, device: str = "cpu") -> Followed:
     """Make an image of each of the first held-out prompts with the emitted baseline; prompt i starts from seed i."""
     import torch
 
     from diffopt.bench.fit import load_emitted
     from diffopt.ir.description import build_module
 
-    pipe: Any = load_emitted(build_module(describe(model, steps=steps)))
+    pipe: Any = load_emitted(build_module(describe(model, steps=steps))).to(device)
     asked, scorer = model.prompts("heldout", prompts), model.scorer()
     right, attributes, seconds = [], [], 0.0
     for start in range(0, prompts, batch):
@@ -81,6 +85,7 @@ def evaluate(model: Builtin, *, steps: int, prompts: int, batch: int = 50) -> Fo
         attributes.append(scorer.attributes_correct(images, chosen))
     return Followed(
         model=model.name,
+        device=torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()}, {os.cpu_count()} cores",
         steps=steps,
         guidance=model.guidance,
         prompts=prompts,
@@ -92,13 +97,13 @@ def evaluate(model: Builtin, *, steps: int, prompts: int, batch: int = 50) -> Fo
 
 def _write(path: Path, found: Followed) -> None:
     held = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"models": []}
-    kept = [row for row in held["models"] if (row["model"], row["steps"]) != (found.model, found.steps)]
+    new = asdict(found)
+    kept = [row for row in held["models"] if [row.get(key) for key in KEY] != [new[key] for key in KEY]]
     packages = {name: version(name) for name in ("torch", "diffusers", "transformers")}
     table = {
         "command": "python -m diffopt.bench.models.evaluate",
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "versions": packages,
-        "models": sorted([*kept, asdict(found)], key=lambda row: (row["model"], -row["steps"])),
+        "models": sorted([*kept, new], key=lambda row: (row["model"], -row["steps"])),
     }
     path.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
 

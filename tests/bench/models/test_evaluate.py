@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ def test_an_evaluation_is_written_beside_the_others_and_over_its_own(
 ) -> None:
     out = tmp_path / "models.json"
     other = {"model": "demo:other", "steps": 3, "right": 0.5}
-    own = {"model": "demo:shapes", "steps": 3, "right": 0.5}
+    own = {"model": "demo:shapes", "steps": 3, "device": f"{platform.machine()}, {os.cpu_count()} cores", "right": 0.5}
     out.write_text(json.dumps({"models": [other, own]}))
     main(["--model", "demo:shapes", "--steps", "3", "--prompts", "3", "--batch", "2", "-o", str(out)])
     table = json.loads(out.read_text())
