@@ -53,7 +53,7 @@ class Settings:
     proposals: int = 24
     opening: int = 8
     population: int = 12
-    offspring: int = 60
+    offspring: int = 20
     rounds: int = 3
     scattered: int = 20
     exploration: float = 0.0
