@@ -9,7 +9,6 @@ import pytest
 
 from diffopt.bench.fit import load_emitted
 from diffopt.bench.models import BUILTINS, builtin, shipped
-from diffopt.bench.models.evaluate import evaluate
 from diffopt.ir.errors import DiffoptError
 from diffopt.sources import lift
 
@@ -56,13 +55,6 @@ def test_a_model_is_kept_as_half_precision_numbers_and_text(name: str) -> None:
         with safe_open(path, "np") as weights:
             kinds = {weights.get_slice(key).get_dtype() for key in weights.keys()}  # noqa: SIM118 - no mapping
         assert kinds <= {"F16", "I64"}, path
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", shipped())
-def test_a_model_follows_its_prompts_in_six_steps_already(name: str) -> None:
-    found = evaluate(BUILTINS[name], steps=6, prompts=8)
-    assert found.attributes >= 0.8
 
 
 @pytest.mark.slow
