@@ -7,7 +7,7 @@ STAMP := $(VENV)/.diffopt-installed
 # One process a core, each with one thread: OpenMP threads of two processes would wait for one another.
 TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
 
-.PHONY: demo test test-quick test-gpu pairs pages check format lint types layers clean distclean setup train corpus
+.PHONY: bakeoff coverage test-tensorrt demo test test-quick test-gpu pairs pages check format lint types layers clean distclean setup train corpus
 
 demo: setup
 	$(BIN)/diffopt compile demo:shapes -o out/shapes --force --budget 80s --seed 0
@@ -51,6 +51,21 @@ format: setup
 corpus: setup
 	$(BIN)/python -m diffopt.bench.corpus.classes
 	$(BIN)/python -m diffopt.bench.corpus
+
+# Every backend against eager torch, component by component; builds for some minutes, then wants the machine alone.
+bakeoff: setup
+	$(BIN)/python -m diffopt.bench.bakeoff --build
+	$(BIN)/python -m diffopt.bench.bakeoff
+	$(BIN)/python -m diffopt.bench.bakeoff --page docs/backends.md
+
+# Which denoiser classes of diffusers become engines; goes on where it was stopped.
+coverage: setup
+	$(BIN)/python -m diffopt.bench.coverage
+	$(BIN)/python -m diffopt.bench.coverage --page docs/coverage.md
+
+# On a machine with an NVIDIA GPU and `pip install -e .[cuda]`: builds plans of the built-in model and compares them with torch.
+test-tensorrt: setup
+	$(BIN)/python -m pytest -q -m "gpu or not gpu" tests/backends/test_tensorrt.py tests/backends/test_tensorrt_api.py
 
 # Trains the built-in model and its scorer again; takes about an hour on two cores.
 train: setup

@@ -65,7 +65,8 @@ class Part:
     """A torch module with tensor arguments and results only, and the inputs it was seen with.
 
     `batched` tells for each input whether its first dimension is the batch; such inputs may come in any batch size.
-    `open` names, where it is given, every open dimension of each input instead.
+    `open` names, where it is given, every open dimension of each input instead. `calls` are inputs of recorded calls, for
+    builders that take ranges from them.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Part:
     input_names: tuple[str, ...]
     batched: tuple[bool, ...]
     open: tuple[Axes, ...] | None = None
+    calls: tuple[Tensors, ...] = ()
 
     def axes(self) -> tuple[Axes, ...]:
         """Return the open dimensions of each input."""

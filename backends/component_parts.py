@@ -7,8 +7,9 @@ each thing that may vary; a dimension that changes with the height is the height
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ import torch
 from diffopt.backends.base import Axis, BackendError, Part, Tensors
 from diffopt.backends.runtime.attachment import attachment
 from diffopt.backends.runtime.leaf import Closed
-from diffopt.backends.runtime.recording import Envelope, envelope, record
+from diffopt.backends.runtime.recording import Envelope, envelope, quiet, record
 
 VARYING = ("batch", "height", "width", "sequence")
 DECODER, ENCODER = "vae_decoder", "vae_encoder"
@@ -68,6 +69,47 @@ def component_parts(pipe: Any, workload: Workload, components: Sequence[str] = (
         axes = _axes(call, {key: (axis, shapes[owner]) for key, (axis, shapes) in varied.items()})
         parts.append(_encoder(pipe, call, axes) if name == ENCODER else _part(pipe, name, owner, call, axes))
     return parts
+
+
+def with_calls(pipe: Any, parts: Sequence[Part], prompts: Sequence[str], steps: int = 8) -> list[Part]:
+    """Return the parts with the inputs of the calls that requests of these prompts make, at the usual sizes.
+
+    What a request does not call, such as the VAE's encoder, keeps its one example.
+    """
+    seen: dict[str, list[Tensors]] = {part.name: [] for part in parts}
+
+    def listening(part: Part, original: Any) -> Any:
+        signature = inspect.signature(original)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            given = signature.bind(*args, **kwargs).arguments
+            values = [given.get(name) for name in part.input_names]
+            tensors = [value.detach().clone() for value in values if isinstance(value, torch.Tensor)]
+            if len(tensors) == len(values):
+                seen[part.name].append(tuple(tensors))
+            return original(*args, **kwargs)
+
+        return call
+
+    with contextlib.ExitStack() as stack:
+        for part in parts:
+            owner = "vae" if part.name == DECODER else part.name
+            if part.name == ENCODER:
+                continue
+            module, method = getattr(pipe, owner), METHODS.get(owner, "forward")
+            own = module.__dict__.get(method)
+            module.__dict__[method] = listening(part, getattr(module, method))
+            stack.callback(module.__dict__.pop if own is None else module.__dict__.__setitem__, method, own)
+        stack.enter_context(quiet(pipe))
+        with attachment(pipe).looking():
+            for index, prompt in enumerate(prompts):
+                pipe(
+                    prompt=prompt,
+                    num_inference_steps=steps,
+                    generator=torch.Generator().manual_seed(index),
+                    output_type="pt",
+                )
+    return [replace(part, calls=tuple(seen[part.name]) or (part.inputs,)) for part in parts]
 
 
 def _chosen(pipe: Any, components: Sequence[str]) -> list[str]:

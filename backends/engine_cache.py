@@ -18,10 +18,10 @@ def set_limit(engines: Path, size: int | None) -> None:
 
     size: bytes of all engines together; the one built last stays, however large it is.
     """
-    engines.mkdir(parents=True, exist_ok=True)
     if size is None:
         (engines / LIMIT).unlink(missing_ok=True)
         return
+    engines.mkdir(parents=True, exist_ok=True)
     draft = engines / f".{LIMIT}.draft"
     draft.write_text(json.dumps({"bytes": size}))
     draft.replace(engines / LIMIT)

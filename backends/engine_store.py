@@ -113,6 +113,17 @@ def store_engine(folder: Path, key: EngineKey, build: Callable[[Path], Mapping[s
     return True
 
 
+def add_facts(folder: Path, facts: Mapping[str, JSON]) -> None:
+    """Take files that were added to an engine, and facts about them, into its manifest."""
+    manifest = read_manifest(folder)
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != MANIFEST)
+    manifest["files"] = {str(path.relative_to(folder)): _sha256(path) for path in files}
+    manifest["facts"] = {**manifest["facts"], **facts}
+    draft = folder / f".{MANIFEST}.draft"
+    draft.write_text(json.dumps(manifest, indent=1, sort_keys=True))
+    draft.replace(folder / MANIFEST)
+
+
 def check_engine(folder: Path) -> str | None:
     """Return None if the folder holds a sound engine, or else what is wrong with it."""
     try:

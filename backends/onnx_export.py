@@ -49,14 +49,14 @@ def convert(
                 input_names=list(names), verbose=False, optimize=True, opset_version=opset,
             )  # fmt: skip
     except Exception as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise BackendError(f"torch.onnx cannot export {type(module).__name__}: {lines[0]}") from error
+        raise BackendError(f"torch.onnx cannot export {type(module).__name__}: {_telling(error)}") from error
     if exported is None:
         raise BackendError(f"torch.onnx cannot export {type(module).__name__}")
     model = exported.model_proto
     if len(model.graph.input) != len(inputs):
         raise BackendError(f"ONNX sees {len(model.graph.input)} of {len(inputs)} inputs of {type(module).__name__}")
     _name_dimensions(model, opened)
+    spell_out_boolean_choices(model)
     return model
 
 
@@ -67,6 +67,42 @@ def save(model: Any, folder: Path) -> None:
     external = model.ByteSize() > LARGEST_FILE
     onnx.save_model(model, str(folder / MODEL), save_as_external_data=external, location=WEIGHTS)
     onnx.checker.check_model(str(folder / MODEL))
+
+
+def spell_out_boolean_choices(model: Any) -> int:
+    """Write choices between truth values as logic, since ONNX Runtime chooses between numbers only; return how many."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    if not any(node.op_type == "Where" for node in model.graph.node):
+        return 0
+    typed = onnx.shape_inference.infer_shapes(model).graph
+    kinds = {v.name: v.type.tensor_type.elem_type for v in [*typed.input, *typed.value_info, *typed.output]}
+    kinds |= {weight.name: weight.data_type for weight in model.graph.initializer}
+    nodes, changed = [], 0
+    for node in model.graph.node:
+        if node.op_type != "Where" or kinds.get(node.input[1], kinds.get(node.output[0])) != TensorProto.BOOL:
+            nodes.append(node)
+            continue
+        (condition, one, other), out = node.input, node.output[0]
+        nodes += [
+            helper.make_node("And", [condition, one], [f"{out}.one"]),
+            helper.make_node("Not", [condition], [f"{out}.not"]),
+            helper.make_node("And", [f"{out}.not", other], [f"{out}.other"]),
+            helper.make_node("Or", [f"{out}.one", f"{out}.other"], [out]),
+        ]
+        changed += 1
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    return changed
+
+
+def _telling(error: BaseException) -> str:
+    """Return the first line of what an error came from; the exporter's own tells only which step it was."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0]}"[:300]
 
 
 def _dimension(axis: Axis) -> Any:

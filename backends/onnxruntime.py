@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy
 
-from diffopt.backends.base import JSON, Capabilities, EngineOptions, Part, Program, Run, Tensors
+from diffopt.backends.base import JSON, BackendError, Capabilities, EngineOptions, Part, Program, Run, Tensors
 from diffopt.backends.onnx_export import MODEL, convert, save
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class OnnxRuntimeBuilder:
 
     name = "onnxruntime"
     packages: tuple[str, ...] = ("onnxruntime", "onnx", "onnxscript")
-    capabilities = Capabilities(precisions=("f32",), devices=("cpu", "cuda"))
+    capabilities = Capabilities(precisions=("f32", "int8", "int8-dynamic"), devices=("cpu", "cuda"))
 
     def available(self) -> str | None:
         missing = [name for name in self.packages if importlib.util.find_spec(name) is None]
@@ -40,6 +40,10 @@ class OnnxRuntimeBuilder:
 
         started = time.perf_counter()
         model = convert(part.module, part.inputs, part.input_names, part.axes())
+        if options.precision != "f32":
+            from diffopt.backends.onnx_quantize import quantize
+
+            model = quantize(model, options.precision, part.calls, part.input_names)
         save(model, folder)
         seconds = time.perf_counter() - started
         checks = compare(self.load(folder, options), part)
@@ -48,6 +52,8 @@ class OnnxRuntimeBuilder:
     def build_program(self, program: Program, folder: Path, options: EngineOptions) -> dict[str, JSON]:
         from diffopt.backends.onnx_program import compose
 
+        if options.precision != "f32":
+            raise BackendError("a whole pipeline is not quantized by onnxruntime yet", "export its components")
         started = time.perf_counter()
         model, facts = compose(program)
         save(model, folder)
@@ -65,8 +71,6 @@ class OnnxRuntimeEngine:
 
     def __init__(self, path: Path, provider: str = "cpu") -> None:
         import onnxruntime
-
-        from diffopt.backends.base import BackendError
 
         wanted = PROVIDERS[provider]
         if wanted[0] not in onnxruntime.get_available_providers():

@@ -237,6 +237,10 @@ def _converted(work: Callable[[], Any]) -> Any:
 def _telling(error: Exception) -> str:
     """Return the line of an error that says what it is about, not where in OpenVINO's source it was raised."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    kept = [line for line in lines if not line.startswith(("Check '", "Exception from src/", "FrontEnd API failed"))]
+    kept = [
+        line
+        for line in lines
+        if not line.startswith(("Check '", "Exception from src/", "FrontEnd API", "Model wasn't", "Summary"))
+    ]
     named = [line for line in kept if "No conversion rule" in line or "aten::" in line or "failed" in line.lower()]
     return (named or kept or lines)[0][:300]

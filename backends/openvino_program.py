@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 from diffopt.backends.base import JSON, Program
 from diffopt.backends.glue import split
 from diffopt.backends.openvino import convert, import_openvino
-from diffopt.backends.openvino_rewrites import fold_constants, narrow_constants
+from diffopt.backends.openvino_rewrites import fold_constants, narrow_constants, part_constant_rows
 
 Key: TypeAlias = "tuple[Any, ...]"
 CALL_MARK = "#"
@@ -42,12 +42,13 @@ def compose(program: Program) -> tuple[Any, dict[str, JSON]]:
     outputs = [opset.result(result.input_value(0)) for result in results[-glue.outputs :]]
     composed = openvino.Model(outputs, inputs, "pipeline")
     composed.validate_nodes_and_infer_types()
-    narrowed = 0
+    narrowed, parted = 0, part_constant_rows(composed)
     if not any(_stores_int8(part) for part in parts.values()):  # folding would widen 8-bit weights for good
         fold_constants(composed)
         narrowed = narrow_constants(composed)
     facts: dict[str, JSON] = {
         "shared_operations": shared.count,
+        "parted_products": parted,
         "narrowed_constants": narrowed,
         "calls": len(glue.calls),
     }

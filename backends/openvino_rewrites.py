@@ -42,6 +42,50 @@ def flatten_group_norms(model: Any) -> int:
     return changed
 
 
+def part_constant_rows(model: Any) -> int:
+    """Multiply what is the same in every call apart from what is not, so that it can be folded; return how many are now.
+
+    A guided batch joins the empty prompt's embedding, a constant, with the prompt's: half of what each cross-attention
+    projects of it need not be computed.
+    """
+    from openvino import opset15 as opset
+
+    changed = 0
+    for product in model.get_ordered_ops():
+        if product.get_type_name() != "MatMul":
+            continue
+        joined, weight = (value.get_node() for value in product.input_values())
+        if joined.get_type_name() != "Concat" or not _is_constant(weight) or len(weight.shape) != 2:
+            continue
+        shape, parts = joined.get_output_partial_shape(0), joined.input_values()
+        axis = joined.get_attributes()["axis"]
+        fixed = [_is_constant(part.get_node()) for part in parts]
+        if len(shape) < 3 or axis not in (0, -len(shape)) or all(fixed) or not any(fixed):
+            continue
+        attributes = product.get_attributes()
+        if attributes["transpose_a"]:
+            continue
+        products = [
+            opset.matmul(part, product.input_value(1), False, attributes["transpose_b"]).output(0) for part in parts
+        ]
+        together = opset.concat(products, 0)
+        together.set_friendly_name(product.get_friendly_name())
+        for part in products:
+            part.get_node().set_friendly_name(product.get_friendly_name() + "/part")
+        for reader in list(product.output(0).get_target_inputs()):
+            reader.replace_source_output(together.output(0))
+        changed += 1
+    model.validate_nodes_and_infer_types()
+    return changed
+
+
+def _is_constant(node: Any) -> bool:
+    """Tell whether a node is a constant, perhaps one in another type."""
+    while node.get_type_name() == "Convert":
+        node = node.input_value(0).get_node()
+    return bool(node.get_type_name() == "Constant")
+
+
 def fold_constants(model: Any) -> None:
     """Compute what depends on no input: time embeddings of fixed timesteps, and the arithmetic on sizes."""
     from openvino.passes import ConstantFolding, Manager

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffopt.backends.base import JSON, BackendError, Capabilities, EngineOptions, Part, Program, Run
+from diffopt.backends.base import JSON, BackendError, Capabilities, EngineOptions, Part, Program, Run, Tensors
 from diffopt.backends.onnx_export import MODEL, convert, save
 
 if TYPE_CHECKING:
@@ -91,6 +91,61 @@ class TensorRtBuilder:
 
         _refuse_other_machine(folder)
         return LoadedPlan(folder / PLAN).run
+
+
+class PreparingTensorRt(TensorRtBuilder):
+    """Does what needs no GPU; what it loads is the typed graph in ONNX Runtime, to look at."""
+
+    def available(self) -> str | None:
+        return None
+
+    def build(self, part: Part, folder: Path, options: EngineOptions) -> dict[str, JSON]:
+        return {**self.prepare(part, folder, options), "prepared": True}
+
+    def load(self, folder: Path, options: EngineOptions) -> Run:
+        from diffopt.backends.onnxruntime import OnnxRuntimeEngine
+
+        if options.precision == "bf16":
+            return _shapes_only(folder / MODEL)
+        return OnnxRuntimeEngine(folder / MODEL).run
+
+
+def finish_folder(out: Path) -> list[str]:
+    """Build the plan of every prepared engine below a folder, and write its hash and facts into the engine's manifest.
+
+    Raises BackendError if there is none.
+    """
+    from diffopt.backends.engine_store import add_facts, check_engine
+
+    prepared = sorted(path.parent for path in out.glob(f"*/{REQUEST}"))
+    if not prepared:
+        raise BackendError(f"{out} holds no prepared engine", "diffopt export --backend tensorrt --prepare makes them")
+    for folder in prepared:
+        damage = check_engine(folder)
+        if damage is not None:
+            raise BackendError(f"{folder}: {damage}", "prepare it again")
+        add_facts(folder, TensorRtBuilder().finish(folder))
+    return [folder.name for folder in prepared]
+
+
+def _shapes_only(path: Path) -> Run:
+    """Return what gives out zeros of the shapes that the graph says, where nothing here can run it."""
+
+    def run(inputs: Tensors) -> Tensors:
+        import onnx
+        import torch
+
+        model = onnx.load(path, load_external_data=False)
+        sizes: dict[str, int] = {}
+        for value, given in zip(model.graph.input, inputs, strict=True):
+            named = zip(value.type.tensor_type.shape.dim, given.shape, strict=True)
+            sizes |= {dim.dim_param: size for dim, size in named if dim.dim_param}
+        return tuple(
+            torch.zeros([sizes.get(dim.dim_param, dim.dim_value) for dim in value.type.tensor_type.shape.dim])
+            for value in model.graph.output
+        )
+
+    return run
 
 
 def profile(part: Part) -> dict[str, list[list[int]]]:

@@ -63,6 +63,7 @@ class Confinement:
         file_bytes: the largest file it may write.
         cpu_s: seconds of processor time; memory_bytes: of address space (never with CUDA, which reserves more than
             there is); open_files, processes: how many (processes do not bind root). None leaves a limit as it is.
+        walls: False for the limits alone.
     """
 
     writable: tuple[str, ...] = ()
@@ -74,6 +75,7 @@ class Confinement:
     memory_bytes: int | None = None
     open_files: int | None = None
     processes: int | None = None
+    walls: bool = True
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON data."""
@@ -97,6 +99,8 @@ def confine(wanted: Confinement) -> tuple[str, ...]:
         OSError: a guard that the kernel has could not be put up; nothing may be run then.
     """
     _limit(wanted)
+    if not wanted.walls:
+        return ("limits",)
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "no_new_privs")

@@ -31,6 +31,7 @@ class Contestant:
         self._timeout_s, self._usual_s = timeout_s, usual_s
         self.load_s = self.first_call_s = 0.0
         self.threads = 0
+        self.guards: tuple[str, ...] = ()
 
     def load(self, path: Path, *, model: str | None, device: str, engines: Path) -> None:
         """Run the program's `load`.
@@ -39,7 +40,8 @@ class Contestant:
             Died: it raised, or the process died.
         """
         reply = self.resident.load(path, model=model, device=device, engines=engines, deadline_s=self._timeout_s)
-        threads = reply.message.get("threads")
+        threads, guards = reply.message.get("threads"), reply.message.get("guards")
+        self.guards = tuple(map(str, guards)) if isinstance(guards, list) else ()
         self.load_s, self.threads = reply.seconds, threads if isinstance(threads, int) else 0
 
     def __call__(self, prompts: list[str], seeds: list[int]) -> tuple[float, Images]:

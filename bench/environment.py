@@ -58,7 +58,7 @@ def worker_environment(folder: Path, engines: Path) -> dict[str, str]:
 
 
 def worker_confinement(
-    folder: Path, program: Path, engines: Path, *, home: Path, hidden: Sequence[Path], offline: bool
+    folder: Path, program: Path, engines: Path, *, home: Path, hidden: Sequence[Path], offline: bool, walls: bool
 ) -> Confinement:
     """Return what a worker may do: read all but the run's folders and the user's keys, write in its own and in engines.
 
@@ -67,6 +67,7 @@ def worker_confinement(
         home: the user's home.
         hidden: folders of the run: reference images, other programs, the store.
         offline: no sockets but local ones.
+        walls: False for limits alone.
     """
     return Confinement(
         writable=(str(folder), str(engines), *devices()),
@@ -74,6 +75,7 @@ def worker_confinement(
         hidden=(*map(str, hidden), *secrets_of(home)),
         network=not offline,
         file_bytes=64 << 30,
+        walls=walls,
     )
 
 

@@ -16,12 +16,15 @@ import numpy as np
 
 from diffopt.bench import device, images, memory, teacher
 from diffopt.bench.contestant import Contestant
-from diffopt.bench.disk import disk_is_full, empty_folder, free_bytes, make_folder, write_text
+from diffopt.bench.disk import empty_folder, free_bytes, make_folder, write_text
+from diffopt.bench.energy import meter
 from diffopt.bench.environment import allowed, cpus_for, worker_confinement, worker_environment
+from diffopt.bench.faults import baseline_error, check_disk
+from diffopt.bench.features import FeatureNetwork
 from diffopt.bench.fidelity import Scorer, compare, psnr
 from diffopt.bench.forkserver import ForkServer
 from diffopt.bench.idle import IdleWatch
-from diffopt.bench.latency import Draw, Race, race, warm_up
+from diffopt.bench.latency import Race, Timing, race, warm_up
 from diffopt.bench.likeness import unlike
 from diffopt.bench.outcome import Failed, Fidelity, Latency, Measured, Memory, Outcome, outcome_from_json
 from diffopt.bench.references import References, in_batches, references
@@ -72,7 +75,7 @@ class Evaluator:
         workload: prompts and sizes.
         work: folder of this run: candidates/, images/, references/, logs.
         engines: engines shared by all programs of the run.
-        scorer: for prompt accuracy and features, or None.
+        scorer: for prompt accuracy and features, or None; network: for features where there is no scorer.
         thresholds: the tiers.
         seed: decides the order of pairs and the bootstrap.
         timeout_s: for loading with all building, and for a first call; later calls get 20 times the baseline's, 60 s
@@ -99,6 +102,7 @@ class Evaluator:
         engines: Path,
         device: str = "cpu",
         scorer: Scorer | None = None,
+        network: FeatureNetwork | None = None,
         thresholds: Thresholds = Thresholds(),  # noqa: B008 - frozen
         seed: int = 0,
         timeout_s: float = 600.0,
@@ -117,6 +121,7 @@ class Evaluator:
         self.baseline, self.workload, self.thresholds = baseline, workload, thresholds
         self.image_folder = work.resolve() / "images"
         self._work, self._engines, self._device, self._scorer = work.resolve(), engines.resolve(), device, scorer
+        self._network = network
         self._model, self._weights, self._reference_batch = model, weights, reference_batch
         self.timeout_s = timeout_s
         self.memory_limit = memory_limit or memory.available_bytes() * 8 // 10
@@ -126,6 +131,8 @@ class Evaluator:
         self._home, self._offline = Path(environment.get("HOME", "/")), offline
         self._hidden = (self._work, *(path.resolve() for path in hidden))
         self.disk_limit: int | None = None
+        self.walls = True
+        self._energy = meter(device)
         self._own_server = server is None
         self._server = server or self._new_server(environment, threads, offline)
         self._resident: Contestant | None = None
@@ -157,6 +164,7 @@ class Evaluator:
         pairs: tuple[int, int] = (5, 30),
         threshold: float | None = None,
         any_image: bool = False,
+        rest_s: float = 0.0,
     ) -> Outcome:
         """Measure a program.
 
@@ -166,15 +174,14 @@ class Evaluator:
         Args:
             split: whose prompts; "heldout" also writes the images, see `images_of`.
             pairs: the fewest and the most timed pairs.
-            threshold: a speedup to beat; timing stops early once the interval excludes it.
+            threshold, rest_s: see `latency.Timing`.
             any_image: go on where images are unlike the baseline's: a control arm is worth its figures all the same.
 
         Raises:
             DiffoptError: the baseline does not run, or the disk is full.
         """
-        return self._run(
-            program, lambda candidate: self._measure(candidate, program, split, pairs, threshold, any_image)
-        )
+        timing = Timing(pairs, threshold, rest_s)
+        return self._run(program, lambda candidate: self._measure(candidate, program, split, timing, any_image))
 
     def self_test(self, *, pairs: tuple[int, int] = (10, 15)) -> Latency:
         """Race the baseline against itself; half the interval's width is what this machine can tell apart now.
@@ -182,23 +189,30 @@ class Evaluator:
         Raises:
             DiffoptError: the baseline does not run.
         """
-        found = self._run(self.baseline, lambda candidate: self._race(candidate, "search", pairs).latency)
+        found = self._run(self.baseline, lambda candidate: self._race(candidate, "search", Timing(pairs)).latency)
         if isinstance(found, Failed):
-            raise self._baseline_error(found)
+            raise baseline_error(self.baseline.name, found)
         return found
+
+    def observe(self, program: Program, *, split: Split = "search") -> tuple[teacher.Lesson, teacher.Arrays] | Failed:
+        """Return the baseline's denoiser calls for one prompt and the program's on the same latents, with their layers."""
+
+        def work(candidate: Contestant) -> tuple[teacher.Lesson, teacher.Arrays]:
+            known, folder = self._reference(split), self._work / "candidates" / program.hash
+            asked = (known.prompts[: self.workload.batch], known.seeds[: self.workload.batch])
+            lesson = teacher.lesson(
+                self._baseline().resident, self._work / "baseline", *asked, deadline_s=_LESSON_S, layers=True
+            )
+            return lesson, teacher.answers(candidate.resident, folder, lesson, deadline_s=_LESSON_S, layers=True)
+
+        return self._run(program, work)
 
     def images_of(self, program: Program) -> Path:
         """Return where the held-out evaluation of a program writes its images, and images.json that lists them."""
         return self.image_folder / program.hash
 
     def _measure(
-        self,
-        candidate: Contestant,
-        program: Program,
-        split: Split,
-        pairs: tuple[int, int],
-        threshold: float | None,
-        any_image: bool,
+        self, candidate: Contestant, program: Program, split: Split, timing: Timing, any_image: bool
     ) -> Outcome:
         known = self._reference(split)
         first = candidate.images(known.prompts[:1], known.seeds[:1])
@@ -209,10 +223,11 @@ class Evaluator:
         made = self._images(candidate, known, any_image)
         fidelity = compare(
             made, known.images, known.others,
-            prompts=known.prompts, seeds=known.seeds, scorer=self._scorer, rng=np.random.default_rng(0),
+            prompts=known.prompts, seeds=known.seeds, scorer=self._scorer, network=self._network,
+            rng=np.random.default_rng(0),
         )  # fmt: skip
         fidelity = self._taught(candidate, program, split, fidelity)
-        raced = self._race(candidate, split, pairs, threshold=threshold)
+        raced = self._race(candidate, split, timing)
         timed = median([float(value) for ours, theirs in raced.images for value in psnr(theirs, ours)])
         if timed < fidelity.psnr_p10 - _FORGED_DB and not any_image:
             message = (
@@ -231,9 +246,15 @@ class Evaluator:
             first_call_s=candidate.first_call_s,
             witnesses=witnesses,
             tier=self.thresholds.tier(fidelity),
-            environment=device.environment() | {"device": self._device, "threads": candidate.threads},
+            environment=device.environment() | self._conditions(candidate),
             deterministic=bool(np.array_equal(again, first)),
         )
+
+    def _conditions(self, candidate: Contestant) -> dict[str, object]:
+        return {
+            "device": self._device, "threads": candidate.threads, "guards": list(candidate.guards),
+            "batch": self.workload.batch, "energy": self._energy.reason or self._energy.name,
+        }  # fmt: skip
 
     def _images(self, candidate: Contestant, known: References, any_image: bool) -> Images:
         made: list[Images] = []
@@ -268,33 +289,21 @@ class Evaluator:
             fidelity, denoiser_error=max(errors) if errors else None, denoiser_dtype=lesson.dtype
         )
 
-    def _race(
-        self, candidate: Contestant, split: Split, pairs: tuple[int, int], *, threshold: float | None = None
-    ) -> Race:
-        baseline, draw = self._baseline(), self._draw(split)
+    def _race(self, candidate: Contestant, split: Split, timing: Timing) -> Race:
+        baseline, draw = self._baseline(), self.workload.draws(split, self._secret)
         warm_up(candidate, draw, fewest=3)
         warm_up(baseline, draw, fewest=1)
         idle = IdleWatch(candidate.resident.members, lambda: self._server.pid)
         raced = race(
             idle.during(baseline), candidate, draw,
-            rng=self._rng, pairs=pairs, threshold=threshold, usual_s=median(self._usual_s) if self._usual_s else None,
-            progress=lambda done: self._progress("pairs", done, pairs[1]),
+            rng=self._rng, timing=timing, usual_s=median(self._usual_s) if self._usual_s else None,
+            energy=self._energy, progress=lambda done: self._progress("pairs", done, timing.pairs[1]),
         )  # fmt: skip
         worked = idle.fault()
         if worked:
             raise Died(candidate.resident, Failed("protocol", worked))
         self._usual_s += raced.latency.baseline_s
         return raced
-
-    def _draw(self, split: Split) -> Draw:
-        prompts = self.workload.split(split)
-
-        def draw() -> tuple[list[str], list[int]]:
-            chosen = self._secret.integers(len(prompts), size=self.workload.batch)
-            seeds = self._secret.integers(1 << 31, size=self.workload.batch)
-            return [prompts[index] for index in chosen], [int(seed) for seed in seeds]
-
-        return draw
 
     def _reference(self, split: Split) -> References:
         if split not in self._references:
@@ -306,8 +315,7 @@ class Evaluator:
         return self._references[split]
 
     def _make_references(self, prompts: Sequence[str], seeds: Sequence[int]) -> Images:
-        """Use a worker apart: batches would raise the memory peak that is reported for the baseline."""
-
+        # In a worker apart: batches would raise the memory peak that is reported for the baseline.
         def run(reference: Contestant) -> Images:
             return in_batches(
                 lambda prompts, seeds: reference(prompts, seeds)[1], prompts, seeds, size=self._reference_batch,
@@ -316,7 +324,7 @@ class Evaluator:
 
         made = self._guarded(self.baseline, run)
         if isinstance(made, Failed):
-            raise self._baseline_error(made)
+            raise baseline_error(self.baseline.name, made)
         if images.repeats(made):
             message = "the pipeline gives the same image for different prompts and seeds"
             raise DiffoptError(message, where=self.baseline.name, hint="nothing can be measured on it")
@@ -331,7 +339,7 @@ class Evaluator:
             try:
                 return self._guarded(program, work)
             except Died as died:
-                raise self._baseline_error(died.failed) from died
+                raise baseline_error(self.baseline.name, died.failed) from died
 
     def _guarded(self, program: Program, work: Callable[[Contestant], _T]) -> _T | Failed:
         """Work with a program in a fresh process; its failures are values, the baseline's are not."""
@@ -344,7 +352,7 @@ class Evaluator:
                 raise
             if died.failed.kind == "disk":
                 empty_folder(self._work / "candidates" / program.hash, frozenset({"pipeline.py", "worker.log"}))
-            self._check_disk()
+            check_disk(self._engines, self._work)
             return died.failed
         finally:
             candidate.resident.close()
@@ -358,9 +366,12 @@ class Evaluator:
         self._resident = self._spawn(self.baseline, self._work / "baseline")
         try:
             self._load(self._resident, self.baseline)
-            self._usual_s += warm_up(self._resident, self._draw("search"), fewest=3)[1:]
+            self._usual_s += warm_up(self._resident, self.workload.draws("search", self._secret), fewest=3)[1:]
         except Died as died:
-            raise self._baseline_error(died.failed) from died
+            if self.walls and not self._usual_s and died.failed.kind in ("build", "crash"):
+                self.walls = False  # the user's own pipeline needs what the walls forbid; outcomes tell the guards
+                return self._baseline()
+            raise baseline_error(self.baseline.name, died.failed) from died
         return self._resident
 
     def _new_server(self, environment: Mapping[str, str], threads: int | None, offline: bool) -> ForkServer:
@@ -374,7 +385,8 @@ class Evaluator:
             environment=worker_environment(folder, self._engines), memory_limit=self.memory_limit,
             disk_limit=self.disk_limit or free_bytes(own) * 8 // 10,
             confinement=worker_confinement(
-                folder, own, self._engines, home=self._home, hidden=self._hidden, offline=self._offline
+                folder, own, self._engines, home=self._home, hidden=self._hidden, offline=self._offline,
+                walls=self.walls,
             ),
         )  # fmt: skip
         usual_s = median(self._usual_s) if self._usual_s else 0.0
@@ -385,14 +397,3 @@ class Evaluator:
         path = make_folder(self._work / "candidates" / program.hash) / "pipeline.py"
         write_text(path, program.pipeline_py)
         contestant.load(path, model=self._model, device=self._device, engines=self._engines)
-
-    def _check_disk(self) -> None:
-        for folder in (self._engines, self._work):
-            if disk_is_full(folder):
-                raise DiffoptError("the disk is full", where=str(folder), hint="free some space, then resume")
-
-    def _baseline_error(self, failed: Failed) -> DiffoptError:
-        lines = failed.log.strip().splitlines()
-        hint = f"it fails without any change of ours: {lines[-1].strip()[:200]}" if lines else ""
-        message = f"the pipeline does not run here ({failed.kind}: {failed.message})"
-        return DiffoptError(message, where=self.baseline.name, hint=hint)

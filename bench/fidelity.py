@@ -1,16 +1,18 @@
-"""How near images are to reference images: PSNR and SSIM in pairs, prompt accuracy, distance of distributions.
+"""How near images are to reference images: pairs, prompts, and distributions.
 
 Images are float32 arrays (n, height, width, 3) in [0, 1].
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from diffopt.bench.closeness import cosines, interval, ms_ssim, too_good
+from diffopt.bench.features import FeatureNetwork, gaussian_kernel
 from diffopt.bench.outcome import Fidelity
 from diffopt.bench.resident import Images
 from diffopt.bench.statistics import median, percentile
@@ -22,6 +24,7 @@ _SIGMA = 1.5
 _FLIPS = 1000
 
 Floats = npt.NDArray[np.float64]
+Kernel = Callable[[Floats, Floats], Floats]
 
 
 class Scorer(Protocol):
@@ -48,6 +51,7 @@ def compare(
     prompts: Sequence[str],
     seeds: Sequence[int],
     scorer: Scorer | None,
+    network: FeatureNetwork | None = None,
     rng: np.random.Generator,
 ) -> Fidelity:
     """Compare a candidate's images with the baseline's of the same prompts and seeds.
@@ -58,18 +62,28 @@ def compare(
         others: the baseline's at other seeds, same prompts and number: the yardstick.
         prompts: one an image; seeds likewise, to name the worst images.
         scorer: for prompt accuracy and features, or None.
+        network: for features where there is no scorer, or None; distances are then CMMD's.
         rng: draws the sign flips of the yardstick.
     """
     noise, structure = psnr(images, references), ssim(images, references)
     worst = sorted(range(len(prompts)), key=lambda index: float(noise[index]))[:_WORST]
-    accuracy = baseline_accuracy = distance = spread = None
+    accuracy = baseline_accuracy = distance = spread = cosine = lowest_cosine = drop = None
+    better = ""
     if scorer is not None:
-        accuracy = float(np.mean(scorer.correct(images, prompts)))
-        baseline_accuracy = float(np.mean(scorer.correct(references, prompts)))
-        features = [np.asarray(scorer.features(part), dtype=np.float64) for part in (images, references, others)]
+        right, expected, other = (
+            np.asarray(scorer.correct(part, prompts), dtype=np.float64) for part in (images, references, others)
+        )
+        accuracy, baseline_accuracy = float(np.mean(right)), float(np.mean(expected))
+        drop = interval(expected - right, rng, np.mean)
+        better = too_good(drop, interval(expected - other, rng, np.mean))
+    judge, kernel = (scorer, None) if scorer is not None else (network, gaussian_kernel)
+    if judge is not None:
+        features = [np.asarray(judge.features(part), dtype=np.float64) for part in (images, references, others)]
+        paired = cosines(features[0], features[1])
+        cosine, lowest_cosine = median(paired.tolist()), float(paired.min())
         if len(prompts) > 1:
-            distance = kernel_distance(features[0], features[1])
-            spread = kernel_spread(features[2], features[1], rng=rng)
+            distance = kernel_distance(features[0], features[1], kernel)
+            spread = kernel_spread(features[2], features[1], rng=rng, kernel=kernel)
     return Fidelity(
         psnr_median=median(noise.tolist()),
         psnr_p10=percentile(noise.tolist(), 10),
@@ -81,9 +95,23 @@ def compare(
         feature_distance=distance,
         seed_distance=spread,
         seed_psnr_median=median(psnr(others, references).tolist()),
+        psnr_interval=interval(noise, rng),
+        ms_ssim_median=median(ms_ssim(images, references, ssim_parts).tolist()),
+        cosine_median=cosine,
+        cosine_worst=lowest_cosine,
+        adherence=_adherence(network, images, prompts),
+        baseline_adherence=_adherence(network, references, prompts),
+        accuracy_drop=drop,
+        too_good=better,
+        psnr=tuple(round(float(value), 3) for value in noise),
         images=len(prompts),
         worst=tuple((prompts[index], int(seeds[index]), float(noise[index])) for index in worst),
     )
+
+
+def _adherence(network: FeatureNetwork | None, images: Images, prompts: Sequence[str]) -> float | None:
+    found = None if network is None else network.adherence(images, prompts)
+    return None if found is None else float(np.mean(found))
 
 
 def psnr(images: Images, references: Images) -> Floats:
@@ -95,41 +123,47 @@ def psnr(images: Images, references: Images) -> Floats:
 
 def ssim(images: Images, references: Images) -> Floats:
     """Return the structural similarity of each pair: Gaussian window of 11, sigma 1.5, mean over channels."""
-    first, second = images.astype(np.float64), references.astype(np.float64)
+    return ssim_parts(images.astype(np.float64), references.astype(np.float64))[0]
+
+
+def ssim_parts(first: Floats, second: Floats) -> tuple[Floats, Floats]:
+    """Return the structural similarity of each pair, and its part of contrast and structure alone."""
     mean_1, mean_2 = _blur(first), _blur(second)
     variance_1, variance_2 = _blur(first**2) - mean_1**2, _blur(second**2) - mean_2**2
     covariance = _blur(first * second) - mean_1 * mean_2
     c1, c2 = 0.01**2, 0.03**2
     above = (2 * mean_1 * mean_2 + c1) * (2 * covariance + c2)
     below = (mean_1**2 + mean_2**2 + c1) * (variance_1 + variance_2 + c2)
-    return np.asarray(np.mean(above / below, axis=(1, 2, 3)))
+    contrast = (2 * covariance + c2) / (variance_1 + variance_2 + c2)
+    return np.asarray(np.mean(above / below, axis=(1, 2, 3))), np.asarray(np.mean(contrast, axis=(1, 2, 3)))
 
 
-def kernel_distance(first: Floats, second: Floats) -> float:
-    """Return the unbiased squared kernel distance (KID: cubic polynomial kernel) of two feature sets of equal size.
+def kernel_distance(first: Floats, second: Floats, kernel: Kernel | None = None) -> float:
+    """Return the unbiased squared kernel distance of two feature sets of equal size: KID (cubic polynomial) by default.
 
     Terms of the same index are left out everywhere, so the estimate is exactly 0 for equal sets and stays unbiased
     though image i of both sets has the same prompt and seed. It may be slightly negative.
     """
-    return float(_terms(first, second).sum() / (len(first) * (len(first) - 1)))
+    return float(_terms(first, second, kernel).sum() / (len(first) * (len(first) - 1)))
 
 
-def kernel_spread(first: Floats, second: Floats, *, rng: np.random.Generator) -> float:
+def kernel_spread(first: Floats, second: Floats, *, rng: np.random.Generator, kernel: Kernel | None = None) -> float:
     """Return how far apart two sets of one distribution can come out: the 95th percentile over swapped pairs.
 
     With the baseline at two seeds this is the yardstick of `kernel_distance` at the same number of images.
     """
-    terms = _terms(first, second)
+    terms = _terms(first, second, kernel)
     signs = rng.choice([-1.0, 1.0], size=(_FLIPS, len(first)))
     values = np.einsum("fi,ij,fj->f", signs, terms, signs, optimize=True) / (len(first) * (len(first) - 1))
     return float(np.percentile(values, 95))
 
 
-def _terms(first: Floats, second: Floats) -> Floats:
+def _terms(first: Floats, second: Floats, kernel: Kernel | None) -> Floats:
     if first.shape != second.shape:
         raise ValueError(f"feature sets of shapes {first.shape} and {second.shape}")
-    cross = _kernel(first, second)
-    terms = _kernel(first, first) + _kernel(second, second) - cross - cross.T
+    of = kernel or _kernel
+    cross = of(first, second)
+    terms = of(first, first) + of(second, second) - cross - cross.T
     np.fill_diagonal(terms, 0.0)
     return terms
 

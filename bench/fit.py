@@ -1,35 +1,48 @@
-"""Fit a pass to a model: `python -m diffopt.bench.fit drift|timesteps MODEL` prints the pass with what it measured."""
+"""Fit a pass to a model: `python -m diffopt.bench.fit drift|timesteps|sensitivity MODEL` prints the pass with what it measured."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from diffopt.ir.description import PipelineDescription
 
+CALLS = 4
+"""Calls of the denoiser, over the steps of a run, on which a layer's sensitivity is measured."""
 PROMPTS = ("a red apple on a wooden table", "a city street at night in the rain")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure in one run over the prompts, and print the pass."""
     parser = argparse.ArgumentParser(prog="python -m diffopt.bench.fit", description=__doc__)
-    parser.add_argument("what", choices=("drift", "timesteps"))
+    parser.add_argument("what", choices=("drift", "timesteps", "sensitivity"))
     parser.add_argument("model", help="model directory, or demo:shapes")
     parser.add_argument("--passes", default="", help="passes ahead of the fitted one, e.g. reduce-steps{steps=12}")
     parser.add_argument("--steps", type=int, default=10, help="timesteps to choose")
     parser.add_argument("--threshold", type=float, default=0.1, help="of the pass that is printed with the drift")
+    parser.add_argument("--error", type=float, default=0.01, help="of the denoiser, that narrowed layers may bring")
+    parser.add_argument("--scheme", default="int8-weights", help="of the layers whose sensitivity is measured")
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args(arguments)
-    print(
-        fit(given.what, given.model, passes=given.passes, steps=given.steps, threshold=given.threshold, seed=given.seed)
-    )
+    given = vars(parser.parse_args(arguments))
+    print(fit(given.pop("what"), given.pop("model"), **given))
 
 
-def fit(what: str, model: str, *, passes: str = "", steps: int = 10, threshold: float = 0.1, seed: int = 0) -> str:
-    """Return the text of `cache-adaptive` with the drift of this pipeline, or of `fit-timesteps` with its timesteps.
+def fit(
+    what: str,
+    model: str,
+    *,
+    passes: str = "",
+    steps: int = 10,
+    threshold: float = 0.1,
+    error: float = 0.01,
+    scheme: str = "int8-weights",
+    seed: int = 0,
+) -> str:
+    """Return the text of `cache-adaptive` with the drift of this pipeline, of `fit-timesteps` with its timesteps, or of
+    `quantize` with the layers that it must leave for the denoiser to stay within `error`.
 
     Deterministic: one run over two prompts, at the steps and with the scheduler that `passes` lead to.
     Raises DiffoptError or BackendError if there is no such model or it cannot be measured.
@@ -55,9 +68,20 @@ def fit(what: str, model: str, *, passes: str = "", steps: int = 10, threshold: 
         chosen = best_timesteps(pipe, run, steps)
         return str(Trace((FitTimesteps(timesteps=",".join(map(str, chosen))),)))
     name = denoiser_of(module).sym_name.data
+    if what == "sensitivity":
+        return _sensitivity(pipe, run, name, error, scheme)
     blocks = None if name == "unet" else (1, 0)
     drift = ",".join(f"{change:.4f}" for change in measure_drift(pipe, run, name, blocks=blocks))
     return str(Trace((CacheAdaptive(threshold=threshold, drift=drift),)))
+
+
+def _sensitivity(pipe: Any, run: Callable[[], object], name: str, error: float, scheme: str) -> str:
+    from diffopt.backends.sensitivity import choose, record_calls
+    from diffopt.passes.pipeline import Trace, build_pass
+
+    calls = record_calls(pipe, run, name, CALLS)
+    chosen = choose(getattr(pipe, name), calls, error, dynamic=scheme == "int8-dynamic")
+    return str(Trace((build_pass("quantize", {"scheme": scheme, "exclude": ",".join(chosen.excluded)}),)))
 
 
 def load_emitted(module: Any) -> Any:

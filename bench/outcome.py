@@ -17,6 +17,8 @@ class Latency:
 
     `state` compares the baseline's time now with its median over the whole run ("normal", "fast", "slow");
     `drift` is that quotient, `load_average` the machine's load over the last minute, `stopped` why the race ended.
+    `states` are those the pairs themselves fell into: name, number of pairs, and ratio in it. `baseline_j` and `candidate_j`
+    are joules of a call, where the machine can tell.
     """
 
     ratio: float
@@ -30,6 +32,9 @@ class Latency:
     drift: float = 1.0
     load_average: float = 0.0
     stopped: str = ""
+    states: tuple[tuple[str, int, float], ...] = ()
+    baseline_j: float | None = None
+    candidate_j: float | None = None
 
     @property
     def half_width(self) -> float:
@@ -43,6 +48,9 @@ class Fidelity:
 
     `seed_distance` is the yardstick for `feature_distance`: how far two seeds of the baseline itself can lie apart.
     `seed_psnr_median` is the same for PSNR: what two unrelated images of this model give.
+    `psnr` is that of each image; `psnr_interval` and `accuracy_drop` are bootstrap 95 % intervals over prompts, of the median
+    and of the share of prompts fewer that are right. `too_good` says what is better than it can honestly be.
+    `adherence` is the mean cosine of images and prompts, where a feature network reads text.
     `denoiser_error` is the teacher-forced relative L2 error of the denoiser, the largest over the steps; None where it was
     not asked or cannot be (a whole-pipeline engine). `denoiser_dtype` is the baseline's.
     """
@@ -59,6 +67,15 @@ class Fidelity:
     worst: tuple[tuple[str, int, float], ...]
     ssim_p10: float = 0.0
     seed_psnr_median: float | None = None
+    psnr: tuple[float, ...] = ()
+    psnr_interval: tuple[float, float] | None = None
+    ms_ssim_median: float | None = None
+    cosine_median: float | None = None
+    cosine_worst: float | None = None
+    adherence: float | None = None
+    baseline_adherence: float | None = None
+    accuracy_drop: tuple[float, float] | None = None
+    too_good: str = ""
     denoiser_error: float | None = None
     denoiser_dtype: str = ""
 
@@ -104,6 +121,10 @@ class Measured:
         latency, fidelity = dict(fields["latency"]), dict(fields["fidelity"])
         for name in ("baseline_s", "candidate_s"):
             latency[name] = tuple(latency[name])
+        latency["states"] = tuple(tuple(state) for state in latency.get("states", ()))
+        for name in ("psnr", "psnr_interval", "accuracy_drop"):
+            if fidelity.get(name) is not None:
+                fidelity[name] = tuple(fidelity[name])
         fidelity["worst"] = tuple((prompt, seed, psnr) for prompt, seed, psnr in fidelity["worst"])
         return Measured(
             latency=Latency(**latency),

@@ -7,6 +7,7 @@ import functools
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from diffopt.bench.statistics import median
@@ -38,8 +39,40 @@ def stage_times(
     return {**medians, AROUND: max(0.0, total - sum(medians.values()))}
 
 
+@dataclass(frozen=True)
+class Stage:
+    """Seconds a call spends in a component, and each time it is asked: of the denoiser, its steps."""
+
+    name: str
+    seconds: float
+    calls: tuple[float, ...]
+
+
+def step_times(
+    pipe: Any, call: Callable[[], object], *, runs: int = 15, clock: Callable[[], float] = time.perf_counter
+) -> tuple[Stage, ...]:
+    """Return the stages of a call in the order they begin, and what lies around them; medians as `stage_times` has."""
+    found: list[tuple[float, defaultdict[str, list[float]]]] = []
+    for _ in range(runs + 3):
+        each: defaultdict[str, list[float]] = defaultdict(list)
+        with _timed(pipe, clock, each):
+            started = clock()
+            call()
+            found.append((clock() - started, each))
+    timed = found[3:]
+    stages = []
+    for name in timed[0][1]:
+        asked = [each[name] for _, each in timed if len(each[name]) == len(timed[0][1][name])]
+        calls = tuple(median([times[index] for times in asked]) for index in range(len(asked[0])))
+        stages.append(Stage(name, median([sum(times) for times in asked]), calls))
+    around = max(0.0, median([total for total, _ in timed]) - sum(stage.seconds for stage in stages))
+    return (*stages, Stage(AROUND, around, (around,)))
+
+
 @contextlib.contextmanager
-def _timed(pipe: Any, clock: Callable[[], float]) -> Iterator[defaultdict[str, float]]:
+def _timed(
+    pipe: Any, clock: Callable[[], float], each: defaultdict[str, list[float]] | None = None
+) -> Iterator[defaultdict[str, float]]:
     """Time every call of a component for a while; calls inside one another count once, for the outer."""
     import torch
 
@@ -56,7 +89,9 @@ def _timed(pipe: Any, clock: Callable[[], float]) -> Iterator[defaultdict[str, f
             try:
                 return function(*args, **kwargs)
             finally:
-                times[name] += clock() - started
+                times[name] += (took := clock() - started)
+                if each is not None:
+                    each[name].append(took)
                 busy.pop()
 
         return run

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 RESAMPLES = 2000
+_APART = 0.125
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,30 @@ def paired_ratio(baseline_s: Sequence[float], candidate_s: Sequence[float], *, r
     lo, hi = np.percentile(np.median(logs[draws], axis=1), [2.5, 97.5])
     middle = np.median(logs)
     return Interval(float(np.exp(middle)), float(np.exp(lo)), float(np.exp(hi)), int(logs.size))
+
+
+def states(baseline_s: Sequence[float], candidate_s: Sequence[float]) -> tuple[tuple[str, int, float], ...]:
+    """Return the states of the machine that pairs were timed in, fastest first: name, pairs, and ratio in it.
+
+    Times of the baseline fall into two states where the best cut leaves medians on both sides further than an eighth
+    apart, and the spread within each less than half of that between them; else there is one.
+    """
+    order = np.argsort(baseline_s)
+    baseline, candidate = np.asarray(baseline_s)[order], np.asarray(candidate_s)[order]
+    logs, ratios = np.log(baseline), np.log(baseline / candidate)
+
+    def state(name: str, part: slice) -> tuple[str, int, float]:
+        return name, len(ratios[part]), float(np.exp(np.median(ratios[part])))
+
+    cuts = range(2, len(logs) - 1)
+    within = [logs[:cut].var() * cut + logs[cut:].var() * (len(logs) - cut) for cut in cuts]
+    if within:
+        cut = cuts[int(np.argmin(within))]
+        apart = float(np.median(logs[cut:]) - np.median(logs[:cut]))
+        spread = max(float(logs[:cut].std()), float(logs[cut:].std()))
+        if apart > _APART and spread < apart / 2:
+            return state("fast", slice(None, cut)), state("slow", slice(cut, None))
+    return (state("one", slice(None)),)
 
 
 def stop_reason(

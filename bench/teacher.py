@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,20 +76,30 @@ def answers(candidate: Resident, folder: Path, known: Lesson, *, deadline_s: flo
 def step_errors(known: Lesson, given: Arrays) -> tuple[float, ...] | None:
     """Return the relative L2 error of each denoiser call; None where the candidate's denoiser was never called.
 
+    It is the larger of two: of the denoiser's answer, and of the latents that the candidate's own guidance and scheduler
+    came to by then from such answers.
     Such a candidate runs its steps inside an engine, where nothing can be asked of them.
     """
     count = sum(name.startswith("out.") for name in given)
     if count == 0 or known.calls == 0:
         return None
-    errors = [_error(known.arrays[f"out.{i}"], given.get(f"out.{i}")) for i in range(known.calls)]
+    errors = [
+        max(_error(known.arrays[name], given.get(name)) for name in (f"out.{i}", f"in.{i}") if name in known.arrays)
+        for i in range(known.calls)
+    ]
     return tuple(errors + [MISSING] * max(0, count - known.calls))
 
 
 def layer_errors(known: Lesson, given: Arrays, step: int) -> dict[str, float]:
-    """Return the relative error of each layer that both have, at one denoiser call, in the order they ran."""
-    names = [name for name in known.arrays if name.startswith(f"layer.{step}.")]
-    both = {name: given[name] for name in names if name in given}
-    return {name.split(".", 2)[2]: _error(known.arrays[name], value) for name, value in both.items()}
+    """Return the relative error of each layer that both have in one size, at one denoiser call, in the order they ran."""
+    ours, theirs = _layers(known.arrays, step), _layers(given, step)
+    return {name: _error(ours[size, name], theirs[size, name]) for size, name in ours if (size, name) in theirs}
+
+
+def _layers(arrays: Arrays, step: int) -> dict[tuple[str, str], npt.NDArray[np.float32]]:
+    """Return the samples of each layer by its size and name, in the order they ran."""
+    found = sorted(name for name in arrays if name.startswith(f"layer.{step}."))
+    return {(name.split(".", 4)[3], name.split(".", 4)[4]): arrays[name] for name in found}
 
 
 def _error(expected: npt.NDArray[np.float32], found: npt.NDArray[np.float32] | None) -> float:
@@ -127,5 +136,4 @@ def _read(worker: Resident, file: Path) -> Arrays:
             raise OSError("too large, or a link")
         return {name: np.asarray(value, dtype=np.float32) for name, value in load_file(str(file)).items()}
     except (OSError, SafetensorError, ValueError, KeyError) as error:
-        shutil.rmtree(file, ignore_errors=True)
         raise Died(worker, Failed("protocol", f"no answers of the denoiser came ({error})")) from error

@@ -1,7 +1,8 @@
 """The worker's half of teacher forcing: run one call while the denoiser's inputs are written down, or given.
 
 With inputs given, each call of the denoiser sees the latents that the baseline's saw, whatever it answered before: its
-errors do not add up along the way, and what is left is the error of the denoiser itself, step by step.
+errors are not amplified along the way, and what is left is the error of the denoiser itself, step by step. The latents that
+the program would have used itself are kept too: they tell what guidance and scheduler made of the answers.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ def taught(pipe: Any, call: Callable[[], object], inputs: Path | None, out: Path
 
     Args:
         inputs: latents of each denoiser call to use instead of its own (`in.0`, `in.1`, ...); None to write down both.
-        out: safetensors file of float32: `out.N`, with `in.N` where no inputs are given.
-        layers: also write samples of what each layer gives out in each call, `layer.N.NAME`.
+        out: safetensors file of float32: `out.N`, and `in.N`, the program's own latents.
+        layers: also write samples of what each layer gives out in each call, `layer.N.ORDER.SIZE.NAME`.
     """
     from safetensors.torch import load_file, save_file
 
@@ -56,9 +57,8 @@ def _wrapped(denoiser: Any, given: dict[str, Any] | None, kept: dict[str, Any], 
         calls[0] += 1
         name = next((n for n in ("sample", "hidden_states") if n in kwargs), None)
         latents = kwargs[name] if name else args[0]
-        if given is None:
-            kept[f"in.{index}"] = latents
-        else:
+        kept[f"in.{index}"] = latents
+        if given is not None:
             wanted = given.get(f"in.{index}")
             if wanted is not None and wanted.shape == latents.shape:
                 latents = wanted.to(latents.device, latents.dtype)
@@ -83,13 +83,17 @@ def _observed(denoiser: Any, kept: dict[str, Any], index: int) -> Iterator[None]
     """Keep evenly spread samples of what each layer gives out in the first time it is asked in this call."""
     import torch
 
+    seen: list[str] = []
+
     def watch(name: str) -> Callable[..., None]:
         def hook(module: Any, args: Any, output: Any) -> None:
             value = output[0] if isinstance(output, tuple | list) and output else output
-            key = f"layer.{index}.{name}"
-            if isinstance(value, torch.Tensor) and value.is_floating_point() and key not in kept:
+            if isinstance(value, torch.Tensor) and value.is_floating_point() and name not in seen:
                 flat = value.detach().reshape(-1)
-                kept[key] = flat[:: max(1, flat.numel() // LAYER_SAMPLES)][:LAYER_SAMPLES].clone()
+                seen.append(name)
+                kept[f"layer.{index}.{len(seen):05d}.{flat.numel()}.{name}"] = flat[
+                    :: max(1, flat.numel() // LAYER_SAMPLES)
+                ][:LAYER_SAMPLES].clone()
 
         return hook
 

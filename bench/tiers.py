@@ -21,7 +21,7 @@ class Thresholds:
       be asked, the images have to agree instead, far below one grey level: `exact_psnr_p10`.
     * near: median and worst tenth of PSNR, and prompt accuracy.
     * traded: prompt accuracy, and feature distance not above what two seeds of the baseline show. Without a scorer
-      there is neither, and paired metrics stand in: `unscored_psnr_median`, `unscored_psnr_p10` and
+      nobody reads the prompts back, and paired metrics have to hold too: `unscored_psnr_median`, `unscored_psnr_p10` and
       `unscored_ssim_median` (about what published four-bit models reach, and stricter than most caches).
     * changed: anything else.
 
@@ -68,10 +68,9 @@ class Thresholds:
         if drop > allowed + _ROUNDING:
             found.append(f"{100 * drop:.1f} points fewer prompts right (at most {100 * allowed:g})")
         distance, seeds = fidelity.feature_distance, fidelity.seed_distance
-        if wanted == "traded" and distance is not None and seeds is not None:
-            if distance > seeds:
-                found.append(f"features {distance:.3g} from the baseline's (another seed: {seeds:.3g})")
-        else:
+        if wanted == "traded" and distance is not None and seeds is not None and distance > seeds:
+            found.append(f"features {distance:.3g} from the baseline's (another seed: {seeds:.3g})")
+        if wanted != "traded" or fidelity.prompt_accuracy is None or distance is None or seeds is None:
             if fidelity.psnr_median < median:
                 found.append(f"median {fidelity.psnr_median:.1f} dB (at least {median:g})")
             if fidelity.psnr_p10 < tenth:
@@ -94,8 +93,11 @@ class Thresholds:
         return fidelity.denoiser_error <= self.exact_error(fidelity.denoiser_dtype)
 
     def _is_traded(self, fidelity: Fidelity, drop: float) -> bool:
-        if fidelity.feature_distance is not None and fidelity.seed_distance is not None:
-            return drop <= self.traded_accuracy_drop + _ROUNDING and fidelity.feature_distance <= fidelity.seed_distance
+        known = fidelity.feature_distance is not None and fidelity.seed_distance is not None
+        if known and (fidelity.feature_distance or 0.0) > (fidelity.seed_distance or 0.0):
+            return False
+        if known and fidelity.prompt_accuracy is not None:
+            return drop <= self.traded_accuracy_drop + _ROUNDING
         return (
             drop <= self.traded_accuracy_drop + _ROUNDING
             and fidelity.psnr_median >= self.unscored_psnr_median

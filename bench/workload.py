@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -87,6 +87,17 @@ class Workload:
     def split(self, name: str) -> tuple[str, ...]:
         """Return the prompts of "search" or "heldout"."""
         return {"search": self.prompts, "heldout": self.heldout}[name]
+
+    def draws(self, name: str, secret: np.random.Generator) -> Callable[[], tuple[list[str], list[int]]]:
+        """Return what draws a batch of prompts of a split and secret seeds for them, other ones each time."""
+        prompts = self.split(name)
+
+        def draw() -> tuple[list[str], list[int]]:
+            chosen = secret.integers(len(prompts), size=self.batch)
+            seeds = secret.integers(1 << 31, size=self.batch)
+            return [prompts[index] for index in chosen], [int(seed) for seed in seeds]
+
+        return draw
 
     def seeds(self, name: str, *, draw: int = 0) -> tuple[int, ...]:
         """Return the fixed seeds of a split's images, one a prompt; another `draw` gives unrelated ones."""

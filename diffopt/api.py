@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -77,6 +76,7 @@ def compile(
     prompts: str | Path | None = None,
     passes: str | None = None,
     proposers: ProposersFor | None = None,
+    engine_cache: int | None = None,
     resume: bool = False,
     force: bool = False,
     seed: int = 0,
@@ -94,6 +94,7 @@ def compile(
         out: folder of the artifact.
         budget: of the search: a time (`90s`, `10m`) or a number of measured candidates (`40`).
         prompts: file with one prompt a line; half of them are held out.
+        engine_cache: most bytes of the run's engines, of which the least used go first; None keeps all.
         passes: measure this one trace instead of searching.
         proposers: makes the sources of candidates; by default the rules.
         controls: measure the control arms too (fewer steps at equal time, stock torch.compile), and what the winner's
@@ -105,8 +106,10 @@ def compile(
     Raises:
         DiffoptError: bad input; nothing is left half written.
     """
+    from diffopt.backends.engine_cache import set_limit
     from diffopt.bench.device import check_target, versions
     from diffopt.bench.evaluate import Evaluator, Measured, Thresholds
+    from diffopt.bench.floor import floor_program
     from diffopt.finals import bought, choose, closest, control_traces, decide_levels, fallback, prefixes
     from diffopt.ir.dialect import steps_of
     from diffopt.ir.emit_pipeline import emit
@@ -125,6 +128,7 @@ def compile(
         engines_of,
         model_directory,
         model_hash,
+        network_for,
         program,
         run_folder,
         run_search,
@@ -152,12 +156,14 @@ def compile(
     folder = run_folder(place, resume=resume, force=force)
     weights = model_hash(model)
     thresholds = Thresholds()
+    network = network_for(lifted)
     found = [only] if only is not None else (proposers or proposers_for("rules", goal, target, {}))(folder)
     plan: dict[str, Any] = {
         "target": target,
         "model": {"path": str(model), "hash": weights},
         "libraries": versions(),
         "thresholds": thresholds.to_json(),
+        "features": "scorer" if lifted.builtin is not None else network.name if network is not None else "",
         "workload": {
             "search": len(work.prompts),
             "heldout": len(work.heldout),
@@ -169,6 +175,7 @@ def compile(
         },
     }
     marks = [time.monotonic()]
+    set_limit(folder / "engines", engine_cache)
     with (
         Store(folder / STORE) as store,
         Evaluator(
@@ -179,6 +186,7 @@ def compile(
             hidden=(folder,),
             device=target,
             scorer=lifted.builtin.scorer() if lifted.builtin is not None else None,
+            network=network,
             thresholds=thresholds,
             weights=weights,
             seed=seed,
@@ -197,6 +205,9 @@ def compile(
         )
         listen(Stage("measuring the baseline, and the baseline against itself"))
         self_test = evaluator.self_test(pairs=(8, 10))
+        floor = None
+        if controls:
+            floor = evaluator.evaluate(floor_program(evaluator.baseline), pairs=(5, 5), any_image=True)
         marks.append(time.monotonic())
         listen(Stage(f"searching for {limit}"))
         reason = run_search(engine, evaluator, lifted.module, limit, listen)
@@ -244,6 +255,7 @@ def compile(
         "goal": dataclasses.asdict(goal),
         **plan,
         "self_test": dataclasses.asdict(self_test),
+        "floor": floor.to_json() if floor is not None else None,
         "baseline_ir": print_module(lifted.module),
         "ir": print_module(winner),
         "trace": chosen.candidate.trace,
@@ -286,41 +298,11 @@ def verify(path: str | Path, *, model: str | Path | None = None, listen: Listene
     Raises:
         DiffoptError: no artifact, made for other versions, or its model cannot be found.
     """
-    from diffopt.bench.evaluate import Evaluator, Program, Thresholds, outcome_from_json
-    from diffopt.bench.workload import Workload
-    from diffopt.ir.identity import parse_module
-    from diffopt.session import missed, program
+    from diffopt.remeasure import bench_of
+    from diffopt.session import missed
 
-    artifact = Artifact.open(path)
-    artifact.check_versions()
-    manifest, asked, source = artifact.manifest, artifact.manifest["workload"], artifact.manifest["source"]
-    try:
-        module = parse_module(manifest["baseline_ir"], f"{path}: baseline_ir")
-        builtin = lift(source["path"]).builtin if source["kind"] == "builtin" else None
-        work = Workload(
-            tuple(asked["search_prompts"]), tuple(asked["prompts"]), asked["seed"], asked["height"], asked["width"]
-        )
-        thresholds = Thresholds(**manifest["thresholds"])
-        recorded = outcome_from_json(manifest["result"])
-    except (KeyError, TypeError, ValueError) as error:
-        what = f"{type(error).__name__}: {error}"
-        raise DiffoptError(f"the manifest cannot be used ({what})", where=str(path), hint="compile it again") from error
-    with (
-        tempfile.TemporaryDirectory(prefix="diffopt-verify-") as scratch,
-        Evaluator(
-            program(module, "baseline"),
-            work,
-            work=Path(scratch),
-            engines=artifact.path / "engines",
-            device=manifest["target"],
-            model=None if model is None else str(model),
-            scorer=builtin.scorer() if builtin is not None else None,
-            thresholds=thresholds,
-            progress=lambda stage, done, total: listen(Progress(stage, done, total)),
-        ) as evaluator,
-    ):
+    with bench_of(path, model=model, listen=listen) as bench:
         listen(Stage("measuring the artifact on its held-out prompts"))
-        text = (artifact.path / "pipeline.py").read_text(encoding="utf-8")
-        outcome = evaluator.evaluate(Program("artifact", text), split="heldout")
-    reason = missed(recorded, outcome)
-    return Verdict(not reason, reason, outcome, recorded, artifact)
+        outcome = bench.evaluator.evaluate(bench.shipped, split="heldout")
+    reason = missed(bench.recorded, outcome)
+    return Verdict(not reason, reason, outcome, bench.recorded, bench.artifact)

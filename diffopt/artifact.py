@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from diffopt.ir.errors import DiffoptError
 
@@ -30,6 +30,7 @@ MANIFEST = {
 }  # fmt: skip
 """What every manifest holds, and as what."""
 
+Outside = Literal["torch", "raise"]
 EXACT_VERSIONS = ("openvino", "onnxruntime", "onnxruntime-gpu", "tensorrt")
 """Engine formats are tied to the very version of these; the others may differ in their last number."""
 
@@ -60,12 +61,16 @@ class Artifact:
                 raise DiffoptError(f"{name} is not the file that was measured", where=str(root), hint="compile again")
         return cls(root, manifest)
 
-    def load(self, *, model: str | Path | None = None, device: str | None = None) -> DiffusionPipeline:
+    def load(
+        self, *, model: str | Path | None = None, device: str | None = None, outside: Outside = "torch"
+    ) -> DiffusionPipeline:
         """Return the optimized pipeline; it takes the arguments it took before, and its defaults are the tuned ones.
 
         Args:
             model: where the model directory stands, if it has moved since.
             device: torch device; by default the one it was measured on.
+            outside: what becomes of calls that an engine was not made for: `torch` answers them, said once and counted,
+                or `raise` refuses them.
 
         Raises:
             DiffoptError: made for another device kind or other library versions, or the model cannot be found.
@@ -83,7 +88,12 @@ class Artifact:
         source = str(model) if model is not None else str(code.MODEL)
         if (os.sep in source or source.startswith(".")) and not Path(source).is_dir():
             raise DiffoptError(f"the model directory {source} is gone", where=str(self.path), hint="pass model=PATH")
-        return code.load(model=source, device=target, engines=self.path / "engines")
+        pipe = code.load(model=source, device=target, engines=self.path / "engines")
+        if outside == "raise":
+            from diffopt.backends.runtime.attachment import attachment
+
+            attachment(pipe).outside = outside
+        return pipe
 
     def check_versions(self) -> None:
         """Check that the libraries here are those the artifact was made with.
@@ -114,7 +124,9 @@ class Artifact:
         return module
 
 
-def load(path: str | Path, *, model: str | Path | None = None, device: str | None = None) -> DiffusionPipeline:
+def load(
+    path: str | Path, *, model: str | Path | None = None, device: str | None = None, outside: Outside = "torch"
+) -> DiffusionPipeline:
     """Load an artifact: `diffopt.load(path)(prompt).images[0]`.
 
     It runs the artifact's `pipeline.py`, so load only artifacts you trust, as with any program.
@@ -122,7 +134,7 @@ def load(path: str | Path, *, model: str | Path | None = None, device: str | Non
     Raises:
         DiffoptError: see `Artifact.open` and `Artifact.load`.
     """
-    return Artifact.open(path).load(model=model, device=device)
+    return Artifact.open(path).load(model=model, device=device, outside=outside)
 
 
 def write_artifact(

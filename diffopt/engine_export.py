@@ -15,6 +15,15 @@ if TYPE_CHECKING:
     from diffopt.backends.export_folder import Exported
 
 
+PROMPTS = (
+    "a portrait of an old fisherman, soft light",
+    "a red bicycle leaning on a white wall",
+    "mountains above a lake at dawn, wide view",
+    "a bowl of fruit on a wooden table",
+)
+"""What the calls are recorded of from which static quantization takes its ranges."""
+
+
 def export_engines(
     source: str,
     out: Path,
@@ -27,6 +36,7 @@ def export_engines(
     target: str = "cpu",
     settings: Mapping[str, str] | None = None,
     replace: bool = False,
+    prepare: bool = False,
     say: Callable[[str], None] = lambda name: None,
 ) -> list[Exported]:
     """Build an engine of each component below `out`, checked against torch at several sizes.
@@ -34,24 +44,28 @@ def export_engines(
     Args:
         ranges: what calls may be like, by `batch`, `height`, `width` and `sequence`; see `component_parts.Workload`.
         passes: a trace to apply first; its transforms are part of what is exported.
+        prepare: TensorRT's first step alone; `finish_engines` does the second, where the GPU is.
         say: gets the name of each component before it is built.
 
     Raises:
         DiffoptError: the source cannot be lifted or loaded, or the backend cannot build a component here.
     """
     from diffopt.backends.base import Axis, BackendError, EngineOptions, builder
-    from diffopt.backends.component_parts import Workload, component_parts
+    from diffopt.backends.component_parts import Workload, component_parts, with_calls
     from diffopt.backends.export_folder import export_parts
     from diffopt.backends.runtime.attachment import attachment
     from diffopt.backends.runtime.export import multiplies_int8
+    from diffopt.backends.tensorrt import PreparingTensorRt
 
     try:
-        chosen = builder(backend, EngineOptions(precision), target)
+        chosen = PreparingTensorRt() if prepare else builder(backend, EngineOptions(precision), target)
         pipe = _loaded(source, passes, settings or {}, target, out)
         state = attachment(pipe)
         options = EngineOptions(precision, dynamic_int8=multiplies_int8(state, *state.transforms))
         workload = Workload(**{"batch": Axis("batch", 1, 1, 2), **(ranges or {})})
         parts = component_parts(pipe, workload, components)
+        if precision == "int8":
+            parts = with_calls(pipe, parts, PROMPTS)
         about = {"source": source, "pipeline": state.pipeline_class.__name__, "passes": passes, "device": target}
         return export_parts(
             parts, chosen, options, out, about=about, replace=replace, say=say,
@@ -59,6 +73,22 @@ def export_engines(
         )  # fmt: skip
     except BackendError as error:
         raise DiffoptError(error.message, where=source, hint=error.hint) from error
+
+
+def finish_engines(out: Path) -> list[str]:
+    """Build the TensorRT plans of a prepared folder; return the names of the components built.
+
+    Raises:
+        DiffoptError: no prepared folder, no TensorRT or GPU here, or no engine fits.
+    """
+    from diffopt.backends.base import BackendError, EngineOptions, builder
+    from diffopt.backends.tensorrt import finish_folder
+
+    try:
+        builder("tensorrt", EngineOptions(), "cuda")
+        return finish_folder(out)
+    except BackendError as error:
+        raise DiffoptError(error.message, where=str(out), hint=error.hint) from error
 
 
 def _loaded(source: str, passes: str, settings: Mapping[str, str], target: str, out: Path) -> Any:

@@ -7,11 +7,10 @@ python -m diffopt.pairs --run    runs the allowed pairs on the built-in model fi
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
-import runpy
 import sys
-import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from itertools import product
@@ -21,8 +20,10 @@ from xdsl.dialects.builtin import ModuleOp
 
 from diffopt.ir.description import JSON, build_module
 from diffopt.ir.emit_pipeline import emit_pipeline
+from diffopt.ir.errors import DiffoptError
 from diffopt.ir.identity import context
 from diffopt.ir.source_directory import describe_directory
+from diffopt.pair_runs import run_programs
 from diffopt.passes.base import DiffusionPass, Refusal, registry
 from diffopt.passes.pipeline import Trace, run
 
@@ -98,9 +99,17 @@ def _ran(ran: Mapping[str, JSON], found: Mapping[tuple[str, str], ModuleOp | Ref
     given = ran.get("crashed")
     crashed = given if isinstance(given, Mapping) else {}
     tried = int(str(ran["ran"])) + int(str(ran["refused"])) + len(crashed)
-    text = f"`make pairs` on {ran['machine']}: of the {ran['allowed']} allowed at four steps, {tried} were tried; "
-    text += f"{ran['ran']} ran, {ran['refused']} were refused with a sentence as they were built (no CUDA device), "
-    text += f"{len(crashed)} crashed. Compilers were given their eager backend there."
+    text = (
+        f"`make pairs` on {ran['machine']}: of the {ran['allowed']} allowed at four steps ({ran.get('programs', '?')} "
+    )
+    text += f"programs, as many orders come to the same), {tried} were tried; {ran['ran']} ran, {ran['refused']} were "
+    text += (
+        f"refused with a sentence as they were built, {len(crashed)} crashed. Compilers were given their eager backend "
+    )
+    text += "there; adapter and small autoencoder were untrained stand-ins."
+    reasons = ran.get("reasons")
+    for reason, count in (reasons if isinstance(reasons, Mapping) else {}).items():
+        text += f" Refused as built, {count}: {reason}."
     for pair, why in crashed.items():
         one, _, other = pair.partition(",")
         since = isinstance(found.get((one, other)), Refusal)
@@ -108,69 +117,68 @@ def _ran(ran: Mapping[str, JSON], found: Mapping[tuple[str, str], ModuleOp | Ref
     return text
 
 
-def run_pairs(found: Mapping[tuple[str, str], ModuleOp | Refusal]) -> Iterator[dict[str, JSON]]:
-    """Run each allowed pair's emitted code, those with a compiler last; yield counts, and what crashed, so far."""
+def run_pairs(
+    found: Mapping[tuple[str, str], ModuleOp | Refusal], known: Mapping[str, JSON], *, processes: int
+) -> Iterator[dict[str, JSON]]:
+    """Run what each allowed pair emits, pairs of one program once; yield what came of all so far.
+
+    known: outcomes of an earlier run by the program's digest; these are not run again.
+    """
     import platform
 
     import torch
 
-    refused, crashed, ran = 0, dict[str, JSON](), 0
-    compiler, here = torch.compile, Path.cwd()
-    torch.compile = lambda model=None, **_: compiler(model, backend="eager")
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            _tiny_autoencoder(Path(folder) / "models" / "taesd")
-            os.chdir(folder)  # where the example of tiny-vae finds it
-            allowed = {pair: verdict for pair, verdict in found.items() if not isinstance(verdict, Refusal)}
-            for (one, other), verdict in sorted(allowed.items(), key=lambda item: "compile" in "".join(item[0])):
-                torch._dynamo.reset()
-                outcome = _run(verdict, Path(folder))
-                print(f"{one},{other}: {outcome or 'ran'}", file=sys.stderr, flush=True)
-                if not outcome:
-                    ran += 1
-                elif outcome.startswith("refused"):
-                    refused += 1
-                else:
-                    crashed[f"{one},{other}"] = outcome
-                machine = f"{platform.machine()}, torch {torch.__version__}"
-                counts: dict[str, JSON] = {"machine": machine, "allowed": len(allowed), "ran": ran, "refused": refused}
-                yield {**counts, "crashed": crashed}
-    finally:
-        os.chdir(here)
-        torch.compile = compiler
+    pairs_of: dict[str, list[str]] = defaultdict(list)
+    outcomes: dict[str, str] = {}
+    for (one, other), verdict in found.items():
+        if isinstance(verdict, Refusal):
+            continue
+        try:
+            code = emit_pipeline(_without_origins(verdict))
+        except DiffoptError as error:  # code that a language model wrote, and that is not here
+            code, outcomes[code] = f"{one},{other}", f"refused: {error}"
+        pairs_of[code].append(f"{one},{other}")
+    for code in pairs_of:
+        if (seen := known.get(_digest(code))) is not None:
+            outcomes[code] = str(seen)
+
+    def so_far() -> dict[str, JSON]:
+        crashed: dict[str, JSON] = {}
+        reasons: dict[str, int] = defaultdict(int)
+        for code, outcome in outcomes.items():
+            if outcome.startswith("refused: "):
+                reasons[outcome.removeprefix("refused: ")] += len(pairs_of[code])
+            elif outcome:
+                crashed |= dict.fromkeys(pairs_of[code], outcome)
+        return {
+            "machine": f"{platform.machine()}, torch {torch.__version__}",
+            "allowed": sum(map(len, pairs_of.values())),
+            "programs": len(pairs_of),
+            "ran": sum(len(pairs_of[code]) for code, outcome in outcomes.items() if not outcome),
+            "refused": sum(reasons.values()),
+            "reasons": {**reasons},
+            "crashed": crashed,
+            "outcomes": {_digest(code): outcome for code, outcome in sorted(outcomes.items())},
+        }
+
+    yield so_far()
+    for code, outcome in run_programs([c for c in pairs_of if c not in outcomes], MODEL, processes=processes):
+        outcomes[code] = outcome
+        print(f"{' '.join(pairs_of[code])}: {outcome or 'ran'}", file=sys.stderr, flush=True)
+        yield so_far()
 
 
-def _tiny_autoencoder(folder: Path) -> None:
-    """Write an untrained AutoencoderTiny for the built-in model's latents."""
-    from diffusers import AutoencoderTiny
-
-    widths, blocks = (8, 8, 8), (1, 1, 1)
-    AutoencoderTiny(
-        encoder_block_out_channels=widths,
-        decoder_block_out_channels=widths,
-        num_encoder_blocks=blocks,
-        num_decoder_blocks=blocks,
-    ).save_pretrained(folder)
+def _digest(code: str) -> str:
+    """Return a name of a program that does not depend on where the repository lies."""
+    return hashlib.sha256(code.replace(str(ROOT), "").encode()).hexdigest()[:12]
 
 
-def _run(module: ModuleOp, folder: Path) -> str:
-    """Return "" if the emitted code made an image, or what stopped it."""
-    import torch
-
-    from diffopt.backends import BackendError
-
-    file = folder / "pipeline.py"
-    file.write_text(emit_pipeline(module), encoding="utf-8")
-    try:
-        pipe = runpy.run_path(str(file))["load"]()
-        pipe.set_progress_bar_config(disable=True)
-        image = pipe("a red circle", generator=torch.Generator().manual_seed(0), output_type="pt").images
-        return "" if bool(image.isfinite().all()) else "the image is not finite"
-    except BackendError as error:
-        return f"refused: {error}"
-    except Exception as error:  # noqa: BLE001 - whatever a pair raises is to be heard of
-        text = str(error).splitlines()[0] if str(error) else ""
-        return f"refused: {text}" if "requires accelerator" in text else f"{type(error).__name__}: {text[:200]}"
+def _without_origins(module: ModuleOp) -> ModuleOp:
+    """Return a copy that does not say which pass did what, so that two orders of the same are one program."""
+    copy = module.clone()
+    for op in copy.walk():
+        op.attributes.pop("origin", None)
+    return copy
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -178,6 +186,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m diffopt.pairs", description="All ordered pairs of passes.")
     parser.add_argument("--run", action="store_true", help="run what the verifier allows, four steps each")
     parser.add_argument("--only", default="", help="run only pairs with one of these passes, by commas")
+    parser.add_argument(
+        "--processes", type=int, default=min(os.cpu_count() or 1, 4), help="how many beside one another"
+    )
     arguments = parser.parse_args(argv)
     found = verdicts(standard_module())
     if arguments.run:
@@ -185,7 +196,8 @@ def main(argv: list[str] | None = None) -> int:
         only = set(filter(None, arguments.only.split(",")))
         chosen = {pair: verdict for pair, verdict in short.items() if not only or only & set(pair)}
         results: dict[str, JSON] = {}
-        for results in run_pairs(chosen):
+        earlier = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() and arguments.resume else {}
+        for results in run_pairs(chosen, earlier.get("outcomes", {}), processes=arguments.processes):
             if not only:
                 RESULTS.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
         crashed = results.get("crashed")

@@ -279,12 +279,32 @@ def _facts(manifest: Mapping[str, JSON]) -> list[tuple[str, str]]:
             "Timed pairs of the winner",
             f"{said.count(latency, 'pairs')}, ended: {said.text(latency, 'stopped') or said.NOTHING}",
         ),
-        ("Machine meanwhile", f"{said.text(latency, 'state') or said.NOTHING}{usual}"),
+        ("Machine meanwhile", f"{said.text(latency, 'state') or said.NOTHING}{usual}{_states(latency)}"),
+        ("Floor", _floor(manifest)),
         (
             "Time spent",
             ", ".join(f"{name} {said.seconds(said.number(stages, name))}" for name in stages) or said.NOTHING,
         ),
     ]
+
+
+def _states(latency: JSON) -> str:
+    """Say in which states of the machine the pairs fell, where there were two."""
+    states = said.items(latency, "states")
+    if len(states) < 2:
+        return ""
+    parts = [f"{s[1]} pairs {s[0]} at {s[2]:.2f}×" for s in states if isinstance(s, list) and isinstance(s[2], float)]
+    return f"; {', '.join(parts)}"
+
+
+def _floor(manifest: Mapping[str, JSON]) -> str:
+    """Say how fast the pipeline could be with a denoiser that takes no time."""
+    ratio, lo, hi = (said.number(manifest, "floor", "latency", key) for key in ("ratio", "lo", "hi"))
+    if ratio is None or lo is None or hi is None:
+        return "not measured"
+    return (
+        f"with a denoiser that computes nothing {ratio:.2f}× [{lo:.2f}, {hi:.2f}]: no change of it alone can beat that"
+    )
 
 
 def _trials(manifest: Mapping[str, JSON]) -> list[tuple[str, ...]]:

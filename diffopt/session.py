@@ -32,6 +32,7 @@ from diffopt.search.store import Store, in_use
 if TYPE_CHECKING:
     from xdsl.dialects.builtin import ModuleOp
 
+    from diffopt.bench.features import FeatureNetwork
     from diffopt.sources import Source
 
 SEARCH_PROMPTS, HELDOUT_PROMPTS = 16, 64
@@ -40,6 +41,9 @@ SEARCH_PROMPTS, HELDOUT_PROMPTS = 16, 64
 
 SEARCH_PAIRS, FINAL_PAIRS = (5, 8), (10, 16)
 """Fewest and most timed pairs of a candidate, and of what is reported."""
+
+REST_S = 2.0
+"""Rest between quarters of the final pairs, so that they do not all fall into one state of the machine."""
 
 STORE = "store.sqlite"
 RUN_FILES = frozenset({"work", "engines", "llm.jsonl"})
@@ -93,7 +97,11 @@ class Judge:
                 )
             )
             known[key] = self._evaluator.evaluate(
-                self.program(trace), split=self._split, pairs=self._pairs, any_image=self._split == "search"
+                self.program(trace),
+                split=self._split,
+                pairs=self._pairs,
+                any_image=self._split == "search",
+                rest_s=REST_S if self._split == "heldout" else 0.0,
             )
             self._store.tell(self._run, candidate.id, known[key])
         if fresh:
@@ -143,6 +151,13 @@ def workload_for(source: Source, prompts: str | Path | None, seed: int) -> Workl
     search_for = tuple(source.builtin.prompts("search", SEARCH_PROMPTS, seed))
     heldout = tuple(source.builtin.prompts("heldout", HELDOUT_PROMPTS, seed))
     return Workload(search_for, heldout, seed, height, width)
+
+
+def network_for(source: Source) -> FeatureNetwork | None:
+    """Return the feature network on this machine for a model that brings no scorer, or None."""
+    from diffopt.bench.features import network_here
+
+    return network_here(hub_cache()) if source.builtin is None else None
 
 
 def run_folder(out: Path, *, resume: bool, force: bool) -> Path:

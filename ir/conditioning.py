@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from xdsl.dialects.builtin import IntegerAttr, SymbolRefAttr, i64
+from xdsl.dialects.builtin import IntegerAttr, StringAttr, SymbolRefAttr, i64
 from xdsl.ir import Attribute, SSAValue
 from xdsl.irdl import irdl_op_definition, operand_def, prop_def, result_def, traits_def, var_operand_def
 from xdsl.parser import Parser
@@ -33,6 +33,33 @@ class CompressOp(CallOp):
             operands=[given], result_types=[LatentType(medium)], properties={"component": SymbolRefAttr(component)}
         )
         self.result.name_hint = "z"
+
+
+@irdl_op_definition
+class FoldedOp(CallOp):
+    """What an encoder makes of a text that is known beforehand: a constant, computed when the pipeline is loaded."""
+
+    name = "diffusion.folded"
+    OPERANDS: ClassVar[tuple[Attribute | None, ...]] = ()
+    RESULT: ClassVar[Attribute] = EmbeddingType()
+    component = prop_def(SymbolRefAttr)
+    text = prop_def(StringAttr)
+    result = result_def(EmbeddingType)
+    traits = traits_def(Pure())
+
+    def __init__(self, component: str, text: str) -> None:
+        super().__init__(
+            result_types=[EmbeddingType()],
+            properties={"component": SymbolRefAttr(component), "text": StringAttr(text)},
+        )
+        self.result.name_hint = "u"
+
+    def _print_suffix(self, printer: Printer) -> None:
+        printer.print_string(" ")
+        printer.print_attribute(self.text)
+
+    def _parse_suffix(self, parser: Parser) -> None:
+        self.properties["text"] = StringAttr(parser.parse_str_literal())
 
 
 @irdl_op_definition

@@ -309,12 +309,17 @@ class GuideOp(IRDLOperation):
 
 @irdl_op_definition
 class StepOp(CallOp):
-    """Advance a latent by one step of the scheduler."""
+    """Advance a latent by one step of the scheduler.
+
+    With `weights [a, b, a1, b1, ..]`, by its constants: `a` times the latent plus `b` times the prediction, plus `a1` and
+    `b1` times those of the step before, and so on.
+    """
 
     name = "diffusion.step"
     OPERANDS: ClassVar[tuple[Attribute | None, ...]] = (None, TimestepType(), PredictionType())
     RESULT: ClassVar[Attribute] = LatentType()
     component = prop_def(SymbolRefAttr)
+    weights = opt_prop_def(ArrayAttr[FloatAttr])
     sample = operand_def(LatentType)
     timestep = operand_def(TimestepType)
     prediction = operand_def(PredictionType)
@@ -328,6 +333,30 @@ class StepOp(CallOp):
             properties={"component": SymbolRefAttr(component)},
         )
         self.result.name_hint = "n"
+
+    @property
+    def constants(self) -> tuple[float, ...] | None:
+        """The weights; `None` where the scheduler computes the step."""
+        return None if self.weights is None else tuple(weight.value.data for weight in self.weights.data)
+
+    def set_constants(self, weights: Sequence[float]) -> None:
+        """Let the step be these weights."""
+        self.properties["weights"] = ArrayAttr([FloatAttr(weight, f64) for weight in weights])
+
+    def _print_suffix(self, printer: Printer) -> None:
+        if self.constants is not None:
+            printer.print_string(" weights [")
+            printer.print_list(self.constants, lambda weight: printer.print_float(weight, Float64Type()))
+            printer.print_string("]")
+
+    def _parse_suffix(self, parser: Parser) -> None:
+        if parser.parse_optional_keyword("weights"):
+            self.set_constants(
+                [
+                    float(number)
+                    for number in parser.parse_comma_separated_list(parser.Delimiter.SQUARE, parser.parse_number)
+                ]
+            )
 
 
 @irdl_op_definition

@@ -27,7 +27,7 @@ from diffopt.ir.attributes import (
     to_attribute,
 )
 from diffopt.ir.component import ComponentOp, TransformOp
-from diffopt.ir.conditioning import AddNoiseOp, BlendOp, CompressOp, ControlOp
+from diffopt.ir.conditioning import AddNoiseOp, BlendOp, CompressOp, ControlOp, FoldedOp
 from diffopt.ir.dataflow import DecodeOp, EncodeOp, GuideOp, NoiseOp, PredictOp, StepOp
 from diffopt.ir.description import DENOISERS
 from diffopt.ir.loop import DenoiseOp, YieldOp, denoise_loop
@@ -46,6 +46,7 @@ __all__ = [
     "Diffusion",
     "EmbeddingType",
     "EncodeOp",
+    "FoldedOp",
     "GuideOp",
     "ImageType",
     "LatentType",
@@ -72,13 +73,14 @@ __all__ = [
     "stages",
     "steps_of",
     "to_attribute",
+    "unrolled",
 ]
 
 Diffusion = Dialect(
     "diffusion",
     [
         *(ComponentOp, TransformOp, EncodeOp, NoiseOp, PredictOp, GuideOp, StepOp, YieldOp, DenoiseOp, DecodeOp),
-        *(CompressOp, AddNoiseOp, ControlOp, BlendOp, RewriteOp),
+        *(CompressOp, AddNoiseOp, ControlOp, BlendOp, FoldedOp, RewriteOp),
     ],
     [
         *(TextType, EmbeddingType, LatentType, TimestepType, PredictionType, ImageType),
@@ -126,6 +128,11 @@ def stages(module: ModuleOp) -> tuple[tuple[DenoiseOp, ...], ...]:
         else:
             found.append([loop])
     return tuple(map(tuple, found))
+
+
+def unrolled(module: ModuleOp) -> bool:
+    """Tell whether the loops are single steps with their constants."""
+    return any(loop.timestep is not None for loop in loops(module))
 
 
 def only_plain(module: ModuleOp, *, distilled: bool = False) -> str:

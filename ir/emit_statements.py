@@ -11,6 +11,7 @@ from xdsl.dialects.builtin import ModuleOp, StringAttr
 from diffopt.ir.description import JSON
 from diffopt.ir.dialect import (
     ComponentOp,
+    FoldedOp,
     TransformOp,
     components,
     denoiser_of,
@@ -22,6 +23,7 @@ from diffopt.ir.dialect import (
 from diffopt.ir.parts import USUAL
 from diffopt.ir.step_plan import plan_arguments
 from diffopt.ir.transforms import Phase, form
+from diffopt.ir.unroll import schedule_constants
 
 RUNTIME = "diffopt.backends.runtime"
 
@@ -50,11 +52,11 @@ class Statement:
 def statements(module: ModuleOp) -> tuple[Statement, ...]:
     """Return what must run after the pipeline is constructed, in order; empty for a module as lifted."""
     named = components(module)
-    found = [*_scheduler_statements(scheduler_of(module))]
+    found = [*_scheduler_statements(scheduler_of(module)), *_folded_statements(module)]
     plan = _plan_statements(module)
     for phase in Phase:
         # An engine or compiled code is made of what runs: of the weights as quantized, and of the step plan's passes.
-        found += plan if phase is Phase.PLAN else []
+        found += [*_schedule_statements(module), *plan] if phase is Phase.PLAN else []
         parts = [component for name, component in named.items() if name != "pipeline"]
         for component in (*parts, named["pipeline"]):
             for transform in component.transforms:
@@ -127,7 +129,8 @@ def _transform_statement(transform: TransformOp, target: str, module: ModuleOp) 
         given.append("engines={engines}")
         if target == "pipeline":
             function = "export_pipeline"
-            given += _folded_call(module)
+    if target == "pipeline" and name in ("export", "fuse_pipeline"):
+        given += _folded_call(module)
     first = "" if target == "pipeline" else f', "{target}"'
     code = f"{function}({{pipe}}{first}{''.join(f', {argument}' for argument in given)})"
     return Statement(_origin(transform), ((RUNTIME, function),), code)
@@ -172,6 +175,29 @@ def _plan_statements(module: ModuleOp) -> list[Statement]:
     origin = ", ".join(dict.fromkeys(filter(None, map(_origin, parts))))
     code = f'follow_step_plan({{pipe}}, component="{denoiser_of(module).sym_name.data}", {", ".join([f"steps={steps_of(module)}", *given])})'
     return [Statement(origin, ((RUNTIME, "follow_step_plan"),), code)]
+
+
+def _folded_statements(module: ModuleOp) -> list[Statement]:
+    """Return what computes the embeddings of texts that are constants."""
+    return [
+        Statement(
+            _origin(op),
+            ((RUNTIME, "fold_negative_prompt"),),
+            f"fold_negative_prompt({{pipe}}, negative_prompt={literal(op.text.data)})",
+        )
+        for op in module.walk()
+        if isinstance(op, FoldedOp)
+    ]
+
+
+def _schedule_statements(module: ModuleOp) -> list[Statement]:
+    """Return the constants of unrolled steps as a statement."""
+    given = schedule_constants(module)
+    if not given:
+        return []
+    arguments = ", ".join(f"{key}={literal(value)}" for key, value in given.items())
+    code = f'unroll_steps({{pipe}}, "{scheduler_of(module).sym_name.data}", {arguments})'
+    return [Statement("unroll-steps", ((RUNTIME, "unroll_steps"),), code)]
 
 
 def literal(value: JSON) -> str:

@@ -58,7 +58,7 @@ class DenoiseOp(IRDLOperation):
 
     With `above 0.875` or `below 0.875`, those of them whose timestep is at least, or less than, that fraction of the
     training timesteps: two experts share a schedule so, and where it is divided is known at run time. `above ?` is a
-    fraction that the model's configuration would tell.
+    fraction that the model's configuration would tell. With `at 981.0`, the one step of the loop has this timestep.
     """
 
     name = "diffusion.denoise"
@@ -67,6 +67,7 @@ class DenoiseOp(IRDLOperation):
     component = prop_def(SymbolRefAttr)
     start = prop_def(IntegerAttr)
     stop = prop_def(IntegerAttr)
+    at = opt_prop_def(FloatAttr)
     initial = operand_def(LatentType)
     body = region_def("single_block")
     result = result_def(LatentType)
@@ -101,6 +102,20 @@ class DenoiseOp(IRDLOperation):
             self.properties["boundary"] = FloatAttr(boundary, f64)
 
     @property
+    def timestep(self) -> float | None:
+        """The timestep of an unrolled step."""
+        return self.at.value.data if self.at is not None else None
+
+    def set_timestep(self, timestep: float) -> None:
+        """Fix the timestep of the loop's one step."""
+        self.properties["at"] = FloatAttr(timestep, f64)
+
+    @property
+    def steps(self) -> tuple[StepOp, ...]:
+        """What advances the latent."""
+        return tuple(op for op in self.body.block.ops if isinstance(op, StepOp))
+
+    @property
     def guide(self) -> GuideOp | None:
         """The guidance in this loop, if any."""
         return next((op for op in self.body.block.ops if isinstance(op, GuideOp)), None)
@@ -114,6 +129,8 @@ class DenoiseOp(IRDLOperation):
         start, stop = self.bounds
         if not 0 <= start < stop:
             raise VerifyException(f"a loop runs over at least one step, not {start} to {stop}")
+        if self.at is not None and stop != start + 1:
+            raise VerifyException(f"a timestep is that of one step, not of {start} to {stop}")
         if not isinstance(self.body.block.last_op, YieldOp):
             raise VerifyException("a denoise loop ends in diffusion.yield")
         if self.side is not None and self.side.data not in SIDES:
@@ -131,6 +148,10 @@ class DenoiseOp(IRDLOperation):
             else:
                 printer.print_float(self.boundary.value.data, Float64Type())
                 printer.print_string(" ")
+        if self.at is not None:
+            printer.print_string("at ")
+            printer.print_float(self.at.value.data, Float64Type())
+            printer.print_string(" ")
         printer.print_string("from ")
         printer.print_ssa_value(self.initial)
         printer.print_op_attributes(self.attributes, print_keyword=True)
@@ -147,12 +168,15 @@ class DenoiseOp(IRDLOperation):
         side = next((side for side in SIDES if parser.parse_optional_keyword(side)), None)
         unknown = side is not None and parser.parse_optional_punctuation("?") is not None
         boundary = float(parser.parse_number()) if side is not None and not unknown else None
+        timestep = float(parser.parse_number()) if parser.parse_optional_keyword("at") else None
         parser.parse_keyword("from")
         initial = parser.parse_operand()
         attributes = parser.parse_optional_attr_dict_with_keyword()
         op = cls(component.data, start, stop, initial, parser.parse_region())
         if side is not None:
             op.set_side(side, boundary)
+        if timestep is not None:
+            op.set_timestep(timestep)
         op.attributes.update(attributes.data if attributes else {})
         return op
 

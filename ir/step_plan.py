@@ -16,11 +16,13 @@ def plan_arguments(module: ModuleOp) -> list[str]:
     plain = not only_plain(module)
     guided = [i for loop in found if loop.guide is not None for i in range(*loop.bounds)] if plain else []
     given = [f"guided={compact(guided)}"] if 0 < len(guided) < steps else []
-    for guide in (loop.guide for loop in found if loop.guide is not None):
-        if guide.fresh_steps is not None and guide.reuse is not None:
-            given += [f"fresh={compact(guide.fresh_steps)}", f'reuse="{guide.reuse.data}"']
-        if guide.apart is not None:
-            given.append("apart=True")
+    guides = [loop.guide for loop in found if loop.guide is not None]
+    fresh = sorted({step for guide in guides for step in guide.fresh_steps or ()})
+    if fresh:
+        what = next(guide.reuse.data for guide in guides if guide.reuse is not None)
+        given += [f"fresh={compact(fresh)}", f'reuse="{what}"']
+    if any(guide.apart is not None for guide in guides):
+        given.append("apart=True")
     reuse = found[0].predicts[0].reuse
     return given + (_reuse_arguments(reuse) if reuse is not None else [])
 

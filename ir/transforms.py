@@ -51,6 +51,8 @@ class Form:
 
 FORMS: Mapping[str, Form] = {
     "attention_backend": Form(code="{pipe}.{target}.set_attention_backend({backend})"),
+    "cache_dit": Form(Phase.PLAN, folds=False),
+    "calibrate": Form(Phase.PLAN, folds=False),
     "capture_step": Form(Phase.BUILT, folds=False),
     "cast_layerwise": Form(
         code="{pipe}.{target}.enable_layerwise_casting(storage_dtype={storage}, compute_dtype={pipe}.{target}.dtype)",
@@ -63,8 +65,12 @@ FORMS: Mapping[str, Form] = {
     "compile": Form(Phase.BUILT, function="compile_component", folds=False),
     "compile_regional": Form(Phase.BUILT, code="{pipe}.{target}.compile_repeated_blocks(mode={mode})", folds=False),
     "constant_embeddings": Form(folds=False),
-    "drop_safety_checker": Form(Phase.CALL, code="{pipe}.safety_checker = None"),
+    "drop_safety_checker": Form(Phase.CALL),
     "export": Form(Phase.BUILT, folds=False),
+    "context_parallel": Form(Phase.BUILT, folds=False),
+    "distill_lora": Form(),
+    "fuse_lora": Form(),
+    "fuse_pipeline": Form(Phase.BUILT, folds=False),
     "freeze_prompt": Form(folds=False),
     "fuse_geglu": Form(folds=False),
     "fuse_group_norm": Form(folds=False),
@@ -86,6 +92,8 @@ FORMS: Mapping[str, Form] = {
     ),
     "quantize_fp8": Form(folds=False),
     "reuse_prompt_embeddings": Form(Phase.AROUND, folds=False),
+    "trim_padding": Form(Phase.CALL),
+    "unload_encoder": Form(folds=False),
     "slice_vae": Form(code="{pipe}.vae.enable_slicing()"),
     "tile_vae": Form(folds=False),
 }

@@ -28,6 +28,7 @@ from diffopt.ir.dialect import (
     steps_of,
 )
 from diffopt.ir.transforms import Phase, form
+from diffopt.ir.unroll import unrolled_whole
 
 
 class Stage(IntEnum):
@@ -192,6 +193,8 @@ def _unconditional_within_schedule(module: ModuleOp) -> Iterator[tuple[str, str]
         if fresh is None:
             continue
         start, stop = loop.bounds
+        if loop.timestep is not None and fresh and fresh[0] <= start:  # the plan of the loop that it is a step of
+            continue
         if not fresh or fresh[0] != start:
             yield "the unconditional prediction is computed at the first step of its loop", "diffusion.guide"
         elif any(later <= earlier for earlier, later in pairwise(fresh)) or fresh[-1] >= stop:
@@ -362,6 +365,7 @@ RULES: dict[Stage, tuple[Rule, ...]] = {
         Rule("unconditional-within-schedule", _unconditional_within_schedule),
         Rule("transform-order", _transform_order),
         Rule("one-engine", _one_engine),
+        Rule("unrolled-whole", unrolled_whole),
     ),
     Stage.EMITTABLE: (
         Rule("names-are-identifiers", _names_are_identifiers),

@@ -72,8 +72,8 @@ class Family(Enum):
 class Example:
     """What a pass does to the standard 50-step module: a trace, and the line it must bring about or the refusal.
 
-    model: `unet` (the standard module), `transformer` (PixArt) or `flux`, both known by their class alone, or `flow`, a
-    Stable Diffusion 3 of four blocks.
+    model: `unet` (the standard module), `transformer` (PixArt), `flux` and `adapted` (a Stable Diffusion with a LoRA and a
+    safety checker), all known by their class alone, or `flow`, a Stable Diffusion 3 of four blocks.
     """
 
     trace: str

@@ -69,3 +69,10 @@ MASKED = (
     "QwenImage21Transformer2DModel", "QwenImageTransformer2DModel", "ZImageTransformer2DModel",
 )  # fmt: skip
 """Those of them that mask the padding of the prompt."""
+
+SPLITS_SEQUENCES = (
+    "ChronoEditTransformer3DModel", "Flux2Transformer2DModel", "FluxTransformer2DModel", "HeliosTransformer3DModel",
+    "LTX2VideoTransformer3DModel", "LTXVideoTransformer3DModel", "MiniMaxH3Transformer3DModel",
+    "QwenImageTransformer2DModel", "WanTransformer3DModel",
+)  # fmt: skip
+"""Transformers with a plan for context parallelism."""

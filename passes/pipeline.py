@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from xdsl.dialects.builtin import ModuleOp
-from xdsl.transforms.dead_code_elimination import dce
 from xdsl.utils.arg_spec import ArgSpec, parse_pipeline
 from xdsl.utils.exceptions import ArgSpecParseError
 
@@ -19,6 +18,7 @@ from diffopt.ir.errors import DiffoptError
 from diffopt.ir.identity import context, module_hash
 from diffopt.ir.verify import Stage, verify
 from diffopt.passes.base import DiffusionPass, Refusal, Value, options, registry
+from diffopt.passes.cleanup import clean_up
 
 OPTIONS = re.compile(r"\{([^{}]*)\}")
 ASSIGNMENT = re.compile(r"""([A-Za-z_][\w-]*)\s*=\s*("[^"]*"|'[^']*'|[^\s,"']+)""")
@@ -95,7 +95,7 @@ def run(trace: Trace, module: ModuleOp) -> ModuleOp | Refusal:
         if refusal is not None:
             return Refusal(refusal.reason, f"{instance.name}{refusal.where and ' ' + refusal.where}", refusal.rule)
         instance.apply(ctx, current)
-        dce(current)
+        clean_up(current)
         broken = verify(current, Stage.SCHEDULED)
         if broken:
             return Refusal(broken[0].message, f"{instance.name} {broken[0].where}".strip(), broken[0].rule)

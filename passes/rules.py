@@ -101,6 +101,10 @@ def unmet(asked: Declared, module: ModuleOp, known: Mapping[str, Declared]) -> R
     for name in asked.requires:
         if name not in present:
             return Refusal(f"needs {name} ahead of it, which is not there", rule="requires")
+    for work in works(module):
+        if work.place < 0 and work.origin in known and _among(asked, known[work.origin].after):
+            late = f"must come before {work.origin}, which stands there already"
+            return Refusal(late, f"@{work.component}", "order")
     for name in present:
         reason = asked.excludes.get(name) or (known[name].excludes.get(asked.name) if name in known else "")
         if reason:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from diffopt.search.expected import expected_gains, normal_cdf, reach
 from diffopt.search.goals import LEVELS, Constraints, Level, measured, violation
 from diffopt.search.history import History
-from diffopt.search.selection import Points, gains
+from diffopt.search.selection import Points
 
 UNSURE_DB = 3.0
 """How far beyond the nearest trial the bound of a tier is guessed to lie, where trials lie on one side of it only."""
@@ -20,18 +21,12 @@ class Worth:
     """Expected worth of some programs; the larger, the better.
 
     Args:
-        sure: relative gain in hypervolume plus mean gain in log speed-up over the levels.
-        lucky: gain in hypervolume if all objectives turn out two deviations better than predicted.
+        sure: expected relative gain in hypervolume plus mean expected gain in log speed-up over the levels.
         excess: how far outside the constraints a program is predicted to lie.
     """
 
     sure: Points
-    lucky: Points
     excess: Points
-
-    def best(self, trust: Points) -> int:
-        """Return the index of the best: by worth and trust, then by luck, then by nearness to the constraints."""
-        return int(np.lexsort((-self.excess, self.lucky * trust, self.sure * trust))[-1])
 
 
 def worth(
@@ -40,23 +35,20 @@ def worth(
     mean: Points,
     deviation: Points,
     steps_kept: Sequence[bool],
-    draws: Points,
     levels: Sequence[Level] = LEVELS,
 ) -> Worth:
-    """Weigh programs by the predictions for them (n × 3), averaged over `draws` (k × 3) of the model's error."""
-    front, reference = history.front, history.reference
-    volume = max(history.volume, 1e-9)
-    demands = [d for level in levels if (d := _demand(level, history, constraints)) is not None]
-    sure = np.zeros(len(mean))
-    for draw in draws:
-        points = mean + deviation * draw
-        sure += gains(front, points, reference) / volume if history.volume > 0 else gains(front, points, reference)
-        inside = (points < reference).all(axis=1)
-        for demand in demands:
-            meets = inside & (-points[:, 1] >= demand.psnr) & (np.array(steps_kept) | (not demand.keep_steps))
-            sure += np.where(meets, np.maximum(-points[:, 0] - demand.best, 0.0), 0.0) / len(levels)
+    """Weigh programs by the predictions for them: mean and deviation of the objectives (n × 3 each)."""
+    reference = history.reference
+    sure = expected_gains(history.front, reference, mean, deviation) / (history.volume or 1.0)
+    for level in levels:
+        demand = _demand(level, history, constraints)
+        if demand is not None:
+            faster = reach(np.array([-demand.best]), mean[:, 0], deviation[:, 0])[0]
+            close = normal_cdf((-mean[:, 1] - demand.psnr) / np.maximum(deviation[:, 1], 1e-12))
+            allowed = np.array(steps_kept) | (not demand.keep_steps)
+            sure += allowed * faster * close / len(levels)
     excess = (np.maximum(mean - reference, 0.0) / np.array([1.0, 10.0, 0.5])).sum(axis=1)
-    return Worth(sure / len(draws), gains(front, mean - 2 * deviation, reference), excess)
+    return Worth(sure, excess)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from diffopt.ir.errors import DiffoptError
 from diffopt.passes.pipeline import Trace
 from diffopt.search.acquisition import worth
 from diffopt.search.facts import trace_facts
-from diffopt.search.goals import Constraints, winners
+from diffopt.search.goals import LEVELS, Constraints, Level, winners
 from diffopt.search.history import History, features, read
 from diffopt.search.records import Attempt, Candidate, Proposal, Proposer, Trial
 from diffopt.search.repair import repair
@@ -39,11 +39,12 @@ class Settings:
         proposals: traces asked of each proposer.
         opening: candidates taken from the proposers in their order before the surrogate may choose among them.
         population: programs that parents are drawn from.
-        offspring: new programs the surrogate compares for one measurement.
+        offspring: new programs the surrogate compares for one measurement, in each round.
+        rounds: how often the best of them become parents of others, before one is measured.
         scattered: programs written from nothing, of which the least like any known is measured, while there is no
             surrogate.
         exploration: share of candidates taken at random in spite of the surrogate.
-        draws: samples of the surrogate's error over which a gain is averaged.
+        levels: demands whose winners the search cares for beside the front; none for the front alone.
         walk: programs looked at when the operators find nothing new, before the space counts as exhausted.
         trust: proposals whose parts mostly failed so far, less than this share of times well, wait for the others.
     """
@@ -52,9 +53,10 @@ class Settings:
     opening: int = 8
     population: int = 12
     offspring: int = 60
+    rounds: int = 3
     scattered: int = 20
-    exploration: float = 0.1
-    draws: int = 8
+    exploration: float = 0.0
+    levels: tuple[Level, ...] = LEVELS
     walk: int = 3000
     trust: float = 0.35
 
@@ -65,6 +67,7 @@ class _Choice:
     legal: Legal
     origin: str
     predicted: float | None = None
+    rank: tuple[float, float] = (0.0, 0.0)
 
 
 class Engine:
@@ -205,21 +208,40 @@ class Engine:
             return _farthest(pool, history.steps) or self._walk(seen)
         if rng.random() < self._settings.exploration:
             return next(iter(self._offspring(parents, seen, rng, 1)), None) or self._walk(seen)
-        pool = [*waiting, *self._offspring(parents, seen, rng, self._settings.offspring)]
-        return self._best(surrogate, history, pool, rng) or self._walk(seen)
+        return self._best(surrogate, history, waiting, parents, seen, rng) or self._walk(seen)
 
     def _best(
-        self, surrogate: Surrogate, history: History, pool: Sequence[_Choice], rng: np.random.Generator
+        self,
+        surrogate: Surrogate,
+        history: History,
+        waiting: Sequence[_Choice],
+        parents: Sequence[Steps],
+        seen: set[str],
+        rng: np.random.Generator,
     ) -> _Choice | None:
-        """Return the choice that is worth most, less where its parts tend to fail."""
-        if not pool:
-            return None
-        mean, deviation = surrogate.predict([features(c.steps, c.legal) for c in pool])
-        kept = [bool(c.legal.facts.get("steps_kept")) for c in pool]
-        draws = rng.standard_normal((self._settings.draws, mean.shape[1]))
-        found = worth(history, self.constraints, mean, deviation, kept, draws)
-        top = found.best(np.array([history.trust(c.steps) for c in pool]))
-        return replace(pool[top], predicted=float(found.sure[top]))
+        """Return the program worth most, less where its parts tend to fail, after some rounds of bettering it unmeasured."""
+        pool: list[_Choice] = []
+        made: Sequence[_Choice] = [*waiting, *self._offspring(parents, seen, rng, self._settings.offspring)]
+        for left in reversed(range(self._settings.rounds)):
+            pool = sorted(
+                [*pool, *self._weighed(surrogate, history, made)], key=lambda choice: choice.rank, reverse=True
+            )
+            if left:
+                best, known = [c.steps for c in pool[: self._settings.population]], seen | {c.legal.key for c in pool}
+                made = self._offspring(best, known, rng, self._settings.offspring)
+        return pool[0] if pool else None
+
+    def _weighed(self, surrogate: Surrogate, history: History, choices: Sequence[_Choice]) -> list[_Choice]:
+        """Return the choices with what they are expected to be worth."""
+        if not choices:
+            return []
+        mean, deviation = surrogate.predict([features(c.steps, c.legal) for c in choices])
+        kept = [bool(c.legal.facts.get("steps_kept")) for c in choices]
+        found = worth(history, self.constraints, mean, deviation, kept, self._settings.levels)
+        return [
+            replace(choice, predicted=float(sure), rank=(float(sure) * history.trust(choice.steps), -float(excess)))
+            for choice, sure, excess in zip(choices, found.sure, found.excess, strict=True)
+        ]
 
     def _offspring(
         self, parents: Sequence[Steps], seen: set[str], rng: np.random.Generator, count: int

@@ -14,6 +14,15 @@ if TYPE_CHECKING:
     from diffopt.passes.base import DiffusionPass
 
 
+WORK = "log calls"
+"""The fact that latency is expected to follow: the logarithm of how many whole denoiser calls a program makes.
+
+A guided step makes two, or one of twice the size; a shallow one counts as `SHALLOW` of a whole.
+"""
+
+SHALLOW = 0.4
+
+
 def facts(module: ModuleOp) -> dict[str, float]:
     """Return named numbers of a module: loop lengths, denoiser calls, operations, transforms and their arguments.
 
@@ -34,6 +43,7 @@ def facts(module: ModuleOp) -> dict[str, float]:
             full += whole
             shallow += stop - start - whole
     found["steps"] = float(steps)
+    found[WORK] = math.log(max(full + SHALLOW * shallow, 1.0))
     for name, count in (("steps", steps), ("full", full), ("shallow", shallow), ("guided", guided)):
         found[f"log {name}"] = math.log1p(count)
     # Error of a solver falls with a power of its steps; so does that of guiding or calling less.

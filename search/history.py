@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from diffopt.passes.base import options
+from diffopt.passes.base import Tier, options
+from diffopt.search.design import Part
 from diffopt.search.facts import trace_facts
-from diffopt.search.goals import Constraints, measured, objectives, violation
+from diffopt.search.goals import PSNR_CEILING_DB, Constraints, measured, objectives, violation
 from diffopt.search.selection import REFERENCE, Points, front, hypervolume, survivors
 from diffopt.search.space import Legal, Space, Steps
 from diffopt.search.surrogate import Surrogate, fit
@@ -21,6 +22,14 @@ from diffopt.search.surrogate import Surrogate, fit
 if TYPE_CHECKING:
     from diffopt.bench.outcome import Measured
     from diffopt.search.records import Trial
+
+
+BASELINE = np.array([0.0, -PSNR_CEILING_DB, 0.0])
+"""Objectives of the baseline: as fast and as large as itself, and the same images."""
+
+
+PROMISES = {Tier.EXACT: (80.0, 10.0), Tier.NEAR: (50.0, 15.0), Tier.TRADED: (35.0, 15.0)}
+"""PSNR in dB that a pass of each tier is expected to leave, before it was measured, and how unsure that is."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +41,8 @@ class History:
         points: their objectives (n × 3, minimised).
         violations: by how much each misses the constraints.
         reference: the corner that hypervolume is measured from, within the constraints.
+        baseline: facts of the program without passes.
+        parts: the passes there are, as the surrogate sees them.
         failures, successes: how often each part of a program (see `parts`) was in a failed or measured trial.
     """
 
@@ -40,6 +51,8 @@ class History:
     points: Points
     violations: Points
     reference: Points
+    baseline: Mapping[str, float]
+    parts: tuple[Part, ...]
     failures: Counter[str]
     successes: Counter[str]
 
@@ -58,14 +71,17 @@ class History:
         return [self.steps[i] for i in survivors(self.points, self.violations, self.reference)[:count]]
 
     def surrogate(self) -> Surrogate | None:
-        """Return a model of the trials, or `None` where none can be trusted. Failed trials are not in it."""
+        """Return a model of the trials, or `None` where none can be trusted.
+
+        The baseline is in it, whose objectives are known without measuring; failed trials are not.
+        """
         if not self.trials:
             return None
         described = [
             {**trial.candidate.facts, **trace_facts(steps)}
             for trial, steps in zip(self.trials, self.steps, strict=True)
         ]
-        return fit(described, self.points)
+        return fit([self.baseline, *described], np.vstack([BASELINE, self.points]), self.parts)
 
     def trust(self, steps: Steps) -> float:
         """Return the share of times, by Laplace's rule, that the worst part of a program went well so far."""
@@ -94,12 +110,26 @@ def read(trials: Sequence[Trial], constraints: Constraints, space: Space) -> His
         [violation(constraints, o, t.candidate.facts) for o, t in zip(outcomes, kept, strict=True)], dtype=np.float64
     )
     reference = _reference(outcomes, points, violations, constraints)
-    return History(tuple(kept), tuple(programs), points, violations, reference, failed, succeeded)
+    start = space.check(())
+    baseline = start.facts if isinstance(start, Legal) else {}
+    return History(
+        tuple(kept), tuple(programs), points, violations, reference, baseline, known_parts(space), failed, succeeded
+    )
 
 
 def features(steps: Steps, legal: Legal) -> dict[str, float]:
     """Return all that the surrogate sees of a program."""
     return {**legal.facts, **trace_facts(steps)}
+
+
+def known_parts(space: Space) -> tuple[Part, ...]:
+    """Return the passes of a space: what their tier promises, and the instances worth trying on the baseline."""
+    found = []
+    for name in space.names:
+        instances = space.instances(name, ())
+        usual, unsure = PROMISES[instances[0].tier] if instances else PROMISES[Tier.TRADED]
+        found.append(Part(name, usual, unsure, tuple(trace_facts((step,)) for step in instances)))
+    return tuple(found)
 
 
 def parts(steps: Steps) -> Iterable[str]:

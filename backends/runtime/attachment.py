@@ -29,6 +29,7 @@ logger = logging.getLogger("diffopt")
 class Attachment:
     """The state diffopt keeps on one pipeline. Not shared between pipelines, not for two threads at once.
 
+    outside: `torch` answers calls that an engine was not made for by the kept torch component, `raise` refuses them.
     counting: off while diffopt itself runs the pipeline to look at it; witnesses are about the user's requests.
     """
 
@@ -40,7 +41,14 @@ class Attachment:
     witnesses: list[Callable[[], Witness]] = field(default_factory=list)
     said: set[str] = field(default_factory=set)
     engines: list[str] = field(default_factory=list)
+    outside: str = "torch"
     counting: bool = True
+
+    def leave_engine(self, message: str) -> None:
+        """Say once that a call runs in torch instead of an engine. Raises BackendError where the user wants none to."""
+        if self.outside == "raise" and self.counting:
+            raise BackendError(message.replace("runs in torch instead of", "has a call that is not for"))
+        self.say_once(message)
 
     def say_once(self, message: str) -> None:
         """Log a warning the first time it comes up on this pipeline."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Hashable, Iterator
+from types import MethodType
 from typing import Any, TypeVar
 
 from diffopt.backends.base import BackendError, Witness
@@ -14,7 +15,7 @@ from diffopt.backends.runtime.step_plan import PLAN
 Pipe = TypeVar("Pipe")
 CAPTURED = "_diffopt_captured"
 FROZEN = "_diffopt_frozen_prompt"
-MODES = ("eager", "default", "max-autotune", "regional")
+MODES = ("eager", "default", "max-autotune", "regional", "regional-tuned")
 ATTENTION = {
     "auto": (), "cudnn": ("CUDNN_ATTENTION",), "flash": ("FLASH_ATTENTION",), "efficient": ("EFFICIENT_ATTENTION",),
 }  # fmt: skip
@@ -36,8 +37,8 @@ def capture_step(pipe: Pipe, component: str, *, mode: str = "max-autotune", atte
     over the scheduler's recurrence makes of them, later requests run as captured steps (on CUDA; on other devices the
     same loop runs uncaptured). Requests that want a callback at each step always run as they did.
 
-    mode: how the denoiser is compiled before it is captured: whole, or its repeated blocks alone (`regional`), which
-        takes a tenth of the time.
+    mode: how the denoiser is compiled before it is captured: whole (`default`, `max-autotune`), or its repeated blocks
+        alone (`regional`, `regional-tuned`), which takes a tenth of the time.
     attention: kernel that attention takes first, where it can.
     Raises BackendError if the denoiser was compiled, exported or captured already, or an option is unknown.
     """
@@ -315,9 +316,9 @@ class Taker:
 
         if self._mode == "eager":
             return module
-        if self._mode == "regional":
+        if self._mode.startswith("regional"):
             if not self._compiled:
-                self._compiled["blocks"] = compile_blocks(self._denoiser)
+                self._compiled["blocks"] = compile_blocks(self._denoiser, TUNED if "tuned" in self._mode else {})
             return module
         if name not in self._compiled:
             options = TUNED if self._mode == "max-autotune" else {}
@@ -325,7 +326,7 @@ class Taker:
         return self._compiled[name]
 
 
-def compile_blocks(denoiser: Any) -> int:
+def compile_blocks(denoiser: Any, options: dict[str, Any]) -> int:
     """Compile the repeated blocks of a denoiser, each class once, in place; return how many blocks there are.
 
     A block that is listened to (cached features) is compiled beneath what listens, so that one compilation serves all.
@@ -335,16 +336,18 @@ def compile_blocks(denoiser: Any) -> int:
     from diffopt.backends.runtime.taps import COMPILED
 
     wanted = {*(getattr(denoiser, "_repeated_blocks", None) or ()), *MORE_BLOCKS}
-    compiled: dict[type, Any] = {}
+    compiled: dict[Any, Any] = {}
     count = 0
     for part in denoiser.modules():
-        kind = type(part)
-        if kind.__name__ not in wanted:
+        if type(part).__name__ not in wanted:
             continue
-        if kind not in compiled:
-            compiled[kind] = torch.compile(kind.forward, dynamic=False, options=TUNED)
-        place = COMPILED if "forward" in part.__dict__ else "forward"
-        part.__dict__[place] = functools.partial(compiled[kind], part)
+        own = part.__dict__.get("forward")
+        beneath = getattr(own, "__wrapped__", own)
+        function = beneath.__func__ if isinstance(beneath, MethodType) else type(part).forward
+        if function not in compiled:
+            compiled[function] = torch.compile(function, dynamic=False, options=options)
+        place = "forward" if own is beneath else COMPILED
+        part.__dict__[place] = functools.partial(compiled[function], part)
         count += 1
     return count
 

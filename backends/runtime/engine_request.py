@@ -15,6 +15,7 @@ from diffopt.backends.base import Run, Witness
 from diffopt.backends.runtime.attachment import Call, Proceed, attachment
 from diffopt.backends.runtime.quick_tokenizer import QuickTokenizer
 from diffopt.backends.runtime.step_plan import PLAN
+from diffopt.backends.runtime.unroll_steps import UNROLLED
 
 INPUTS = frozenset({"prompt", "generator", "latents", "output_type", "return_dict"})
 """Arguments an engine call looks at or may ignore; all others must be what the engine was made with."""
@@ -24,14 +25,25 @@ class EngineRequests:
     """The engine of one pipeline, and what a call must be like for it. Not for two threads at once."""
 
     def __init__(
-        self, pipe: Any, run: Run, steps: int, guidance: float, height: int, width: int, negative_prompt: str
+        self,
+        pipe: Any,
+        run: Run,
+        steps: int,
+        guidance: float,
+        height: int,
+        width: int,
+        negative_prompt: str,
+        transform: str = "export",
     ) -> None:
         import inspect
+
+        self._transform = transform
 
         self._pipe = pipe
         self._run = run
         self._state = attachment(pipe)
         self._plan = pipe.unet.__dict__.get(PLAN)
+        self._schedule = pipe.scheduler.__dict__.get(UNROLLED)
         self._negative = negative_prompt
         self._tokenizer = QuickTokenizer(pipe.tokenizer)
         self._shape = (pipe.unet.config.in_channels, height // pipe.vae_scale_factor, width // pipe.vae_scale_factor)
@@ -56,8 +68,9 @@ class EngineRequests:
         self._fallbacks = 0
 
     def witness(self) -> Witness:
-        detail = f"pipeline: {self._calls} engine calls, {self._fallbacks} in torch"
-        return Witness("export", self._calls, detail)
+        what = "engine calls" if self._transform == "export" else "calls as one function"
+        detail = f"pipeline: {self._calls} {what}, {self._fallbacks} in torch"
+        return Witness(self._transform, self._calls, detail)
 
     def route(self, proceed: Proceed, call: Call) -> Any:
         """Answer a call by the engine, or pass it on to torch."""
@@ -66,7 +79,7 @@ class EngineRequests:
         reason = self._outside(call, prompts)
         if reason is not None:
             self._fallbacks += 1
-            self._state.say_once(f"the pipeline runs in torch instead of its engine: {reason}")
+            self._state.leave_engine(f"the pipeline runs in torch instead of its engine: {reason}")
             return proceed(call)
         noise = call.get("latents")
         if noise is None:
@@ -76,8 +89,8 @@ class EngineRequests:
         ids = self._tokenizer(prompts)
         pictures = [self._run((ids[i : i + 1], noise[i : i + 1]))[0] for i in range(len(prompts))]
         self._calls += len(prompts)
-        if self._plan is not None:
-            self._plan.count_folded(len(prompts))
+        for followed in filter(None, (self._plan, self._schedule)):
+            followed.count_folded(len(prompts))
         return self._finish(pictures, call)
 
     def _outside(self, call: Call, prompts: Any) -> str | None:

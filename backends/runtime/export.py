@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from diffopt.backends.base import BackendError, Builder, EngineOptions, Run, Tensors, Witness, builder
+from diffopt.backends.base import JSON, BackendError, Builder, EngineOptions, Run, Tensors, Witness, builder
 from diffopt.backends.runtime.attachment import Attachment, attachment, component_name
+from diffopt.backends.runtime.calibrate import CALIBRATION, Calibration
 from diffopt.backends.runtime.step_plan import PLAN
 
 if TYPE_CHECKING:
@@ -52,19 +54,30 @@ def export(
     args, kwargs = record(pipe, {name: method}, size=size)[name]
     original = getattr(module, method)
     plan = module.__dict__.get(PLAN)
+    calibration = module.__dict__.get(CALIBRATION)
+    if calibration is not None and backend != "openvino":
+        raise BackendError(f"{name} is calibrated for OpenVINO, and {backend} was asked for")
     dispatch = Dispatch(name, state)
     with torch.no_grad():
         if plan is None:
             calls = envelope(original, args, kwargs)
             closed = Closed(module, original, calls.names, {**calls.fixed, "return_dict": False}).eval()
             leaf = Leaf(name, closed, calls.names, calls.batched)
-            dispatch.attach(leaf, calls.examples, _engine(chosen, pipe, name, leaf, calls.examples, options, engines))
+            samples = _samples(calibration, lambda call: [_matched(calls, call)])
+            engine = _engine(chosen, pipe, name, leaf, calls.examples, options, engines, samples.get(0))
+            dispatch.attach(leaf, calls.examples, engine)
             module.__dict__[method] = functools.wraps(original)(
                 dispatch.method(leaf, calls, original, module, args, kwargs)
             )
         else:
-            for leaf, examples in plan_examples(plan, args, kwargs):
-                dispatch.attach(leaf, examples, _engine(chosen, pipe, name, leaf, examples, options, engines))
+            samples = _samples(calibration, lambda call: [found for _, found in plan_examples(plan, *call)])
+            for index, (leaf, examples) in enumerate(plan_examples(plan, args, kwargs)):
+                engine = _engine(chosen, pipe, name, leaf, examples, options, engines, samples.get(index))
+                dispatch.attach(leaf, examples, engine)
+    if calibration is not None:
+        mode, count = calibration.mode, len(calibration.calls)
+        detail = f"{name}: its engine quantized by NNCF ({mode}) on {count} recorded calls"
+        state.witnesses.append(lambda: Witness("calibrate", count, detail))
     state.note(name, "export", backend=backend, precision=precision)
     state.witnesses.append(dispatch.witness)
     return pipe
@@ -152,7 +165,7 @@ class Dispatch:
 
     def _fall_back(self, reason: str) -> None:
         self._fallbacks += self._state.counting
-        self._state.say_once(f"{self._name} runs in torch instead of its engine: {reason}")
+        self._state.leave_engine(f"{self._name} runs in torch instead of its engine: {reason}")
 
 
 def _result_kind(original: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, tuple[str, ...]]:
@@ -163,8 +176,32 @@ def _result_kind(original: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     return type(result), tuple(result.keys())
 
 
+def _samples(
+    calibration: Calibration | None, tensors: Callable[[Any], list[Tensors]]
+) -> dict[int, tuple[str, list[Tensors]]]:
+    """Return how each leaf is to be quantized and its inputs in the recorded calls, by the leaf's place."""
+    if calibration is None:
+        return {}
+    rows = [tensors(call) for call in calibration.calls]
+    return {index: (calibration.mode, list(column)) for index, column in enumerate(zip(*rows, strict=True))}
+
+
+def _matched(calls: Envelope, call: tuple[tuple[Any, ...], dict[str, Any]]) -> Tensors:
+    matched = calls.match(*call)
+    if isinstance(matched, str):
+        raise BackendError(f"a recorded call is not like those of the engine: {matched}")
+    return matched.tensors
+
+
 def _engine(
-    chosen: Builder, pipe: Any, name: str, leaf: Leaf, examples: Tensors, options: EngineOptions, engines: Path
+    chosen: Builder,
+    pipe: Any,
+    name: str,
+    leaf: Leaf,
+    examples: Tensors,
+    options: EngineOptions,
+    engines: Path,
+    quantized: tuple[str, list[Tensors]] | None = None,
 ) -> Run:
     from diffopt.backends.base import Part
     from diffopt.backends.engine_store import open_engine
@@ -179,9 +216,16 @@ def _engine(
     )
     attachment(pipe).engines.append(key.hash)
     part = Part(leaf.name, leaf.module, examples, leaf.input_names, leaf.batched)
+
+    def build(folder: Path) -> dict[str, JSON]:
+        from diffopt.backends.nncf_engine import quantize_folder
+
+        facts = chosen.build(part, folder, options)
+        return facts if quantized is None else {**facts, **quantize_folder(folder, quantized[1], quantized[0])}
+
     return open_engine(
         Path(engines),
         key,
-        lambda folder: chosen.build(part, folder, options),
+        build,
         lambda folder: chosen.load(folder, options),
     )

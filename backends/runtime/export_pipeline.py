@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,8 +46,10 @@ def export_pipeline(
 
     options = EngineOptions(precision, dynamic_int8=multiplies_int8(attachment(pipe), *COMPONENTS))
     chosen = builder(backend, options, device)
-    _refuse(pipe)
-    fold = _Fold(pipe, steps=steps, guidance=guidance, height=height, width=width, negative_prompt=negative_prompt)
+    refuse_fold(pipe)
+    for name in COMPONENTS:
+        refuse_export(getattr(pipe, name), name, attachment(pipe))
+    fold = Fold(pipe, steps=steps, guidance=guidance, height=height, width=width, negative_prompt=negative_prompt)
     run = fold.engine(chosen, options, Path(engines))
     requests = EngineRequests(pipe, run, steps, guidance, height, width, negative_prompt)
     state = attachment(pipe)
@@ -56,24 +59,32 @@ def export_pipeline(
     return pipe
 
 
-def _refuse(pipe: Any) -> None:
+def refuse_fold(pipe: Any) -> None:
+    """Raise BackendError if a call of the pipeline cannot become one program."""
     state = attachment(pipe)
     kind = state.pipeline_class
     if kind.__name__ != "StableDiffusionPipeline" or not kind.__module__.startswith("diffusers."):
         raise BackendError(f"{kind.__name__} cannot become one engine yet", "export its components")
-    for name in COMPONENTS:
-        refuse_export(getattr(pipe, name), name, state)
     if getattr(pipe.text_encoder.config, "use_attention_mask", None):
         raise BackendError("this text encoder takes an attention mask: it cannot become one engine yet")
 
 
-class _Fold:
-    """One pipeline call of fixed settings, as a program."""
+class Fold:
+    """One pipeline call of fixed settings, as a program; `outlined`, its parts stay what runs them now, engines too."""
 
     def __init__(
-        self, pipe: Any, *, steps: int, guidance: float, height: int, width: int, negative_prompt: str
+        self,
+        pipe: Any,
+        *,
+        steps: int,
+        guidance: float,
+        height: int,
+        width: int,
+        negative_prompt: str,
+        outlined: bool = False,
     ) -> None:
         self._pipe = pipe
+        self._outlined = outlined
         self._just_checked: list[Run] = []
         self._settings: dict[str, JSON] = {
             "steps": steps,
@@ -115,7 +126,7 @@ class _Fold:
         from diffopt.backends.numeric_check import error
 
         started = time.perf_counter()
-        program, expected = self._program()
+        program, expected = self.program()
         captured = time.perf_counter()
         facts = chosen.build_program(program, folder, options)
         built = time.perf_counter()
@@ -133,7 +144,8 @@ class _Fold:
             "relative_l2_error": relative,
         }
 
-    def _program(self) -> tuple[Program, torch.Tensor]:
+    def program(self) -> tuple[Program, torch.Tensor]:
+        """Return the call as a program, and the picture it makes of the program's example inputs."""
         import torch
 
         from diffopt.backends.one_thread import one_thread
@@ -154,7 +166,8 @@ class _Fold:
             ("input_ids",),
             (True,),
         )
-        decode = Leaf("vae", Closed(pipe.vae, pipe.vae.decode, ("z",), {"return_dict": False}), ("z",), (True,))
+        latent = next(iter(inspect.signature(pipe.vae.decode).parameters))  # not every autoencoder calls it `z`
+        decode = Leaf("vae", Closed(pipe.vae, pipe.vae.decode, (latent,), {"return_dict": False}), ("z",), (True,))
         capture, decoded = Capture(), list[torch.Tensor]()
         with torch.no_grad(), one_thread():
             negative = pipe.encode_prompt("a", "cpu", 1, True, str(settings["negative_prompt"]))[1]
@@ -183,7 +196,7 @@ class _Fold:
 
         import torch
 
-        from diffopt.backends.runtime.leaf import Closed, Leaf
+        from diffopt.backends.runtime.leaf import Closed, Leaf, running
 
         unet, vae = self._pipe.unet, self._pipe.vae
         own = unet.__dict__.get("forward")
@@ -207,14 +220,15 @@ class _Fold:
         vae.__dict__["decode"] = decode_now
         if plan is None:
             unet.__dict__["forward"] = denoise_now
+        runs = {leaf.name: leaf.run for leaf in plan.leaves.values()} if plan else {}
         for leaf in plan.leaves.values() if plan else ():
-            leaf.run = functools.partial(capture.call, leaf)
+            leaf.run = functools.partial(capture.call, running(leaf, leaf.run) if self._outlined else leaf)
         try:
             yield
         finally:
             del vae.__dict__["decode"]
             for leaf in plan.leaves.values() if plan else ():
-                leaf.run = leaf.module
+                leaf.run = runs[leaf.name]
             if plan is None and own is None:
                 del unet.__dict__["forward"]
             elif plan is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -82,21 +83,36 @@ def being_exported() -> bool:
     return bool(torch._C._get_tracing_state()) or torch.compiler.is_exporting()
 
 
-def replace_layers(component: nn.Module, *, dynamic: bool) -> tuple[list[Any], int, int]:
-    """Replace layers in place; return the new ones, and the bytes of their weights before and after."""
+def replace_layers(component: nn.Module, *, dynamic: bool, exclude: Sequence[str] = ()) -> tuple[list[Any], int, int]:
+    """Replace layers in place; return the new ones, and the bytes of their weights before and after.
+
+    exclude: layers that stay, by their names or the parts these start with.
+    """
     layers: list[Any] = []
     before = after = 0
-    for path, parent in list(component.named_modules()):
-        for name, layer in list(parent.named_children()):
-            made = None if TIME in f"{path}.{name}" else _quantized(layer, dynamic=dynamic)
-            if made is None:
-                continue
-            made.train(layer.training)
-            setattr(parent, name, made)
-            layers.append(made)
-            before += _bytes(layer.weight)
-            after += _bytes(made.stored.values) + _bytes(made.stored.scale)
+    for path, layer, made in quantizable(component, dynamic=dynamic):
+        if any(path == name or path.startswith(f"{name}.") for name in exclude):
+            continue
+        put(component, path, made)
+        layers.append(made)
+        before += _bytes(layer.weight)
+        after += _bytes(made.stored.values) + _bytes(made.stored.scale)
     return layers, before, after
+
+
+def quantizable(component: nn.Module, *, dynamic: bool) -> Iterator[tuple[str, Any, Any]]:
+    """Yield the name of each layer that is worth it, the layer, and what would take its place."""
+    for path, layer in list(component.named_modules()):
+        made = None if TIME in path or not path else _quantized(layer, dynamic=dynamic)
+        if made is not None:
+            made.train(layer.training)
+            yield path, layer, made
+
+
+def put(component: nn.Module, path: str, layer: nn.Module) -> None:
+    """Put a layer in the place that a name says."""
+    parent, _, name = path.rpartition(".")
+    setattr(component.get_submodule(parent), name, layer)
 
 
 def take_effect(layers: list[Any]) -> int:

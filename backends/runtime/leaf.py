@@ -61,3 +61,19 @@ class Closed(torch.nn.Module):
         result = self._method(**dict(zip(self._names, inputs, strict=True)), **self._fixed)
         values = result.to_tuple() if hasattr(result, "to_tuple") else result
         return tuple(value for value in values if isinstance(value, torch.Tensor))
+
+
+def running(leaf: Leaf, run: Callable[..., Tensors]) -> Leaf:
+    """Return a leaf of the same name whose module is what runs it now."""
+    return Leaf(leaf.name, Running(run), leaf.input_names, leaf.batched)
+
+
+class Running(torch.nn.Module):
+    """A function of tensors as a module."""
+
+    def __init__(self, run: Callable[..., Tensors]) -> None:
+        super().__init__()
+        self._run = run
+
+    def forward(self, *inputs: torch.Tensor) -> Tensors:
+        return self._run(*inputs)

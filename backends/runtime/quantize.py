@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeVar
 
 from diffopt.backends.base import BackendError, Witness
@@ -11,11 +12,12 @@ Pipe = TypeVar("Pipe")
 SCHEMES = ("int8-weights", "int8-dynamic")
 
 
-def quantize(pipe: Pipe, component: str, *, scheme: str = "int8-weights") -> Pipe:
+def quantize(pipe: Pipe, component: str, *, scheme: str = "int8-weights", exclude: Sequence[str] = ()) -> Pipe:
     """Quantize the linear layers of a component (and its convolutions' weights), in place.
 
     scheme: `int8-weights` stores weights as 8-bit integers, one scale per output channel, and multiplies in floating
     point; `int8-dynamic` also rounds what enters a linear layer to 8 bits, one scale per row, and multiplies integers.
+    exclude: layers by their names, or by what these start with, that stay as they are.
     Engines exported later keep the 8-bit weights. Raises BackendError for an engine, or an unknown scheme.
     """
     from diffopt.backends.runtime.int8 import replace_layers, take_effect
@@ -26,10 +28,10 @@ def quantize(pipe: Pipe, component: str, *, scheme: str = "int8-weights") -> Pip
     for earlier in ("export", "compile", "quantize"):
         if state.noted(name, earlier) or state.noted("pipeline", earlier):
             raise BackendError(f"{name}: quantize cannot follow {earlier}")
-    layers, before, after = replace_layers(getattr(pipe, name), dynamic=scheme == "int8-dynamic")
+    layers, before, after = replace_layers(getattr(pipe, name), dynamic=scheme == "int8-dynamic", exclude=exclude)
     if not layers:
         raise BackendError(f"{name} has no layer to quantize")
-    state.note(name, "quantize", scheme=scheme)
+    state.note(name, "quantize", scheme=scheme, **({"exclude": [*exclude]} if exclude else {}))
     detail = f"{name}: {len(layers)} layers in {scheme}, {before / 2**20:.1f} MiB of weights in {after / 2**20:.1f} MiB"
     state.witnesses.append(lambda: Witness("quantize", take_effect(layers), detail))
     return pipe

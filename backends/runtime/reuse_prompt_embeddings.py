@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
 
 from diffopt.backends.base import BackendError, Witness
@@ -40,7 +40,10 @@ def reuse_prompt_embeddings(pipe: Pipe, component: str, *, entries: int = 64) ->
 class PromptMemory:
     """What a text encoder answered, by what it was asked."""
 
-    def __init__(self, encoder: Any, state: Attachment, name: str, entries: int) -> None:
+    def __init__(self, encoder: Any, state: Attachment, name: str, entries: int, *, marked: bool = True) -> None:
+        """`marked`: an answer holds only as long as the weights are those that gave it."""
+        self._marked = marked
+        self.before: Callable[[], None] = lambda: None
         self._original = encoder.forward
         self._encoder = encoder
         self._state = state
@@ -52,23 +55,28 @@ class PromptMemory:
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Take the place of the encoder's forward."""
         if being_traced() or not self._state.counting or self._encoder.training:
-            return self._original(*args, **kwargs)
+            return self._run(args, kwargs)
         try:
-            asked = (_key(args), _key(sorted(kwargs.items())), weights_mark([self._encoder]))
+            mark = weights_mark([self._encoder]) if self._marked else None
+            asked = (_key(args), _key(sorted(kwargs.items())), mark)
         except TypeError:
-            return self._original(*args, **kwargs)
+            return self._run(args, kwargs)
         self._calls += 1
         found = self._answers.get(asked)
         if found is not None and found[1] == _mark(found[0]):
             self._answers.move_to_end(asked)
             self._hits += 1
             return found[0]
-        answer = self._original(*args, **kwargs)
+        answer = self._run(args, kwargs)
         self._answers[asked] = (answer, _mark(answer))
         self._answers.move_to_end(asked)
         if len(self._answers) > self._entries:
             self._answers.popitem(last=False)
         return answer
+
+    def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        self.before()
+        return self._original(*args, **kwargs)
 
     def witness(self) -> Witness:
         detail = f"{self._name}: {self._hits} of {self._calls} texts answered from memory"

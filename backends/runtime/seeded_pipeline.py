@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -74,15 +76,34 @@ def _component(library: str, class_name: str, config: dict[str, Any], device: st
     if not hasattr(kind, "dtype"):
         return kind.from_config(config)
     torch.manual_seed(seed)
-    with torch.device(device), torch.no_grad():
+    with torch.device(device), torch.no_grad(), _default_dtype(dtype):
         module = kind.from_config(config) if library == "diffusers" else kind(kind.config_class(**config))
         _draw(module, torch.Generator(device).manual_seed(seed))
         wide = set(getattr(module, "_keep_in_fp32_modules", None) or ())
-        for path, value in [*module.named_parameters(), *module.named_buffers()]:
+        for path, value in module.named_parameters():
             value.data = value.data.to(device)
             if value.is_floating_point() and not wide & set(path.split(".")):
                 value.data = value.data.to(dtype)
+        # Anew, as a buffer may be a view of one in another dtype, which the compiler does not take.
+        for path, part in module.named_modules():
+            for name, value in part._buffers.items():
+                if value is not None:
+                    narrow = value.is_floating_point() and not wide & {*path.split("."), name}
+                    part._buffers[name] = value.to(device=device, dtype=dtype if narrow else value.dtype)
     return module.eval().requires_grad_(False)
+
+
+@contextlib.contextmanager
+def _default_dtype(dtype: Any) -> Iterator[None]:
+    """Make weights in their own dtype at once: twice as many bytes might not fit beside other models."""
+    import torch
+
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def _draw(module: Any, generator: Any) -> None:

@@ -27,32 +27,25 @@ class Arm:
 
 
 EAGER = Arm("eager", "eager")
-STOCK = (
-    Arm("stock-repeated", "stock", recipe="repeated"),
-    Arm("stock-repeated-tuned", "stock", recipe="repeated-tuned"),
-    Arm("stock-max-autotune", "stock", recipe="max-autotune"),
-)
-VAE = "vae-channels-last,compile-vae{mode=max-autotune-no-cudagraphs}"
-KERNELS = {
-    "sdxl": "fuse-group-norm,fuse-geglu",
-    "pixart": "fuse-modulation",
-    "flux": "fuse-modulation,fuse-qk-norm",
+STOCK = {
+    name: Arm(f"stock-{name}", "stock", recipe=name)
+    for name in ("repeated", "repeated-tuned", "default", "reduce-overhead", "max-autotune")
 }
-"""Passes of Triton kernels, tried beside the same arm without them."""
+VAE = "vae-channels-last,compile-vae"
 
 
-def _ours(model: str, exact: str, near: str, traded: str) -> tuple[Arm, ...]:
-    regional = f"{VAE},capture-step{{mode=regional}}"
+def _ours(model: str, exact: str, kernels: str, near: str, traded: str, stock: tuple[str, ...]) -> tuple[Arm, ...]:
+    """Return the arms of a model, the most wanted first; `stock` names stock arms, of which the first is built first."""
+    made = f"{VAE},capture-step{{mode=regional}}"
     return (
         EAGER,
-        STOCK[0],
-        Arm("ours-regional", "ours", f"{exact},{regional}"),
-        STOCK[1],
-        Arm("ours-near", "ours", f"{near},{regional}"),
-        Arm("ours-kernels", "ours", f"{exact},{KERNELS[model]},{regional}"),
-        Arm("ours-traded", "ours", f"{traded},{regional}"),
-        Arm("ours-exact", "ours", f"{exact},{VAE},capture-step{{mode=max-autotune}}"),
-        STOCK[2],
+        STOCK[stock[0]],
+        Arm("ours-regional", "ours", f"{exact},{kernels},{made}"),
+        Arm("ours-near", "ours", f"{near},{made}"),
+        Arm("ours-traded", "ours", f"{traded},{made}"),
+        *(STOCK[name] for name in stock[1:]),
+        Arm("ours-whole", "ours", f"{exact},{kernels},{VAE},capture-step{{mode=default}}"),
+        Arm("ours-plain", "ours", f"{exact},{made}"),
     )
 
 
@@ -60,20 +53,30 @@ ARMS: Mapping[str, tuple[Arm, ...]] = {
     "sdxl": _ours(
         "sdxl",
         "channels-last,fuse-qkv,freeze-prompt",
-        "channels-last,fuse-qkv,quantize-fp8,freeze-prompt,cache-features{interval=2},forecast-features",
-        "reduce-steps{steps=30},channels-last,fuse-qkv,quantize-fp8,freeze-prompt,cache-features{interval=3}",
+        "fuse-group-norm,fuse-group-norm{part=vae},fuse-geglu",
+        "channels-last,fuse-qkv,quantize-fp8,freeze-prompt,cache-features{interval=2},forecast-features,"
+        "fuse-group-norm,fuse-group-norm{part=vae}",
+        "reduce-steps{steps=30},channels-last,fuse-qkv,quantize-fp8,freeze-prompt,cache-features{interval=3},"
+        "forecast-features,fuse-group-norm,fuse-group-norm{part=vae}",
+        stock=("default", "repeated", "max-autotune"),
     ),
     "pixart": _ours(
         "pixart",
         "fuse-qkv,freeze-prompt",
-        "fuse-qkv,quantize-fp8,freeze-prompt,cache-blocks{interval=2},forecast-features",
-        "reduce-steps{steps=14},fuse-qkv,quantize-fp8,freeze-prompt,cache-blocks{interval=3}",
+        "fuse-modulation,fuse-group-norm{part=vae}",
+        "fuse-qkv,quantize-fp8,freeze-prompt,cache-blocks{interval=2},forecast-features,fuse-group-norm{part=vae}",
+        "reduce-steps{steps=14},fuse-qkv,quantize-fp8,freeze-prompt,cache-blocks{interval=3},forecast-features,"
+        "fuse-group-norm{part=vae}",
+        stock=("default", "max-autotune"),
     ),
     "flux": _ours(
         "flux",
         "fuse-qkv",
-        "fuse-qkv,quantize-fp8,cache-blocks{interval=2},forecast-features",
-        "reduce-steps{steps=20 solver=own},fuse-qkv,quantize-fp8,cache-blocks{interval=3}",
+        "fuse-modulation,fuse-qk-norm,fuse-group-norm{part=vae}",
+        "fuse-qkv,quantize-fp8,cache-blocks{interval=2},forecast-features,fuse-group-norm{part=vae}",
+        "reduce-steps{steps=20 solver=own},fuse-qkv,quantize-fp8,cache-blocks{interval=3},forecast-features,"
+        "fuse-group-norm{part=vae}",
+        stock=("repeated", "repeated-tuned", "max-autotune"),
     ),
 }
 """Near and traded are what the passes promise; on random weights no image can be judged, only the denoiser's error."""

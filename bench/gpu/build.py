@@ -13,21 +13,21 @@ from diffopt.ir.emit_pipeline import emit_pipeline
 from diffopt.passes.pipeline import Trace, applied
 
 
-def emitted(arm: Arm, model: Path, call: dict[str, Any], *, compiled: bool, small: bool = False) -> str:
+def emitted(arm: Arm, model: Path, call: dict[str, Any], *, compiled: bool, fewer: int = 0) -> str:
     """Return the code of an arm.
 
     Args:
         model: directory that `write_model` wrote.
         call: steps, guidance, height and width.
         compiled: else captured steps run the denoiser as it is, for dry runs.
-        small: the few steps of a small model are reduced to fewer.
+        fewer: what steps are reduced to instead, where calls have but a few.
     """
     from diffopt.ir.description import build_module
     from diffopt.ir.source_directory import describe_directory
 
     trace = arm.trace if compiled else re.sub(r"capture-step\{mode=[\w-]+", "capture-step{mode=eager", arm.trace)
-    if small:
-        trace = re.sub(r"reduce-steps\{steps=\d+", "reduce-steps{steps=4", trace)
+    if fewer:
+        trace = re.sub(r"reduce-steps\{steps=\d+", f"reduce-steps{{steps={fewer}", trace)
     module = build_module(describe_directory(model, **call))
     return emit_pipeline(applied(Trace.parse(trace), module) if trace else module)
 
@@ -86,16 +86,13 @@ def use_stock(pipe: Any, recipe: str) -> None:
     name = "unet" if getattr(pipe, "unet", None) is not None else "transformer"
     denoiser = getattr(pipe, name)
     if recipe.startswith("repeated"):
-        if recipe == "repeated-tuned":
-            denoiser.compile_repeated_blocks(fullgraph=True, mode="max-autotune-no-cudagraphs")
-            pipe.vae.to(memory_format=torch.channels_last)
-            pipe.vae.decode = torch.compile(pipe.vae.decode, mode="max-autotune-no-cudagraphs", fullgraph=True)
-        else:
-            denoiser.compile_repeated_blocks(fullgraph=True)
-        return
-    setattr(pipe, name, torch.compile(denoiser, mode=recipe, fullgraph=True))
+        mode = "max-autotune-no-cudagraphs" if recipe == "repeated-tuned" else "default"
+        denoiser.compile_repeated_blocks(fullgraph=True, mode=mode)
+    else:
+        setattr(pipe, name, torch.compile(denoiser, mode=recipe, fullgraph=True))
+    # The decoder's convolutions are cuDNN's whatever the mode; tuning each takes as long as all the rest.
     pipe.vae.to(memory_format=torch.channels_last)
-    pipe.vae.decode = torch.compile(pipe.vae.decode, mode=recipe, fullgraph=True)
+    pipe.vae.decode = torch.compile(pipe.vae.decode, fullgraph=True)
 
 
 def held_bytes(pipe: Any) -> int:

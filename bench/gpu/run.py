@@ -22,10 +22,15 @@ BUILD_SHARE = 0.5
 """Most of the time that building may take where measuring follows."""
 
 GROUPS = {
-    "sdxl-stock": ("sdxl", "stock-repeated,stock-repeated-tuned,stock-max-autotune"),
-    "sdxl-ours": ("sdxl", "ours-regional,ours-near,ours-kernels,ours-traded,ours-exact"),
+    "flux": ("flux", "ours-regional,ours-near"),
+    "sdxl": ("sdxl", "ours-regional,ours-near,ours-whole"),
+    "sdxl-tuned": ("sdxl", "stock-max-autotune"),
+    "pixart": ("pixart", "ours-regional,ours-near,ours-whole,stock-max-autotune"),
 }
-"""What is prepared in processes of its own: label to model and arms; other models in one each."""
+"""What is prepared in processes of its own: label to model and arms."""
+
+CHECKS_S = 25.0
+"""For errors and memory, between building and measuring."""
 
 SPARE_S = 12.0
 """Kept at the end for what is under way to be written."""
@@ -55,9 +60,9 @@ def main() -> int:
     if given.device != "cpu" and given.stage != "measure":
         # On the card beside the first loads, which the processor decides.
         _ceilings(summary)
-    _wait(given.work, workers, build_until + 5)
+    _wait(given.work, workers, build_until + (CHECKS_S if measuring else 5))
     if measuring:
-        if given.device != "cpu" and given.stage == "measure":
+        if given.device != "cpu" and "ceilings" not in summary.data:
             _ceilings(summary)
         _turns(given.work, workers, until)
     for process in workers.values():
@@ -75,6 +80,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=5)
     parser.add_argument("--stage", choices=["prepare", "measure", "all"], default="all")
     parser.add_argument("--device", default="cuda")
+    parser.add_argument("--steps", type=int, default=0, help="instead of the models' usual ones")
     parser.add_argument("--small", action="store_true", help="small versions of the models, for dry runs")
     parser.add_argument("--no-compile", action="store_true", help="nothing is compiled, for dry runs")
     parser.add_argument("--models", default=",".join(ARMS))
@@ -104,6 +110,7 @@ def _worker(
         sys.executable, "-m", "diffopt.bench.gpu.worker", model, "--label", label, "--out", str(given.out), "--work", str(given.work),
         "--device", given.device, "--build-until", str(build_until), "--arms", arms,
     ]  # fmt: skip
+    command += ["--steps", str(given.steps)]
     command += ["--small"] * given.small + ["--no-compile"] * given.no_compile
     command += ["--turn", str(given.work / f"{label}.turn")] if measuring else []
     for name in ("caches_in", "caches_out"):
@@ -112,6 +119,7 @@ def _worker(
     own = {
         "TORCHINDUCTOR_CACHE_DIR": str(given.work / "inductor" / label),
         "TRITON_CACHE_DIR": str(given.work / "triton" / label),
+        "TORCHINDUCTOR_COMPILE_THREADS": "8",
         "PYTHONUNBUFFERED": "1",
         "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:False",
         "HF_HUB_OFFLINE": "1",

@@ -43,7 +43,7 @@ def save_caches(folder: Path, name: str, most: int) -> list[str]:
     artifacts = torch.compiler.save_cache_artifacts()
     if artifacts is None:
         return []
-    packed = lzma.compress(artifacts[0], preset=1)
+    packed = lzma.compress(artifacts[0], preset=0)
     parts = [packed[start : start + PART] for start in range(0, len(packed), PART)]
     if len(parts) > most:
         return [f"{name}: {len(packed)} bytes do not fit into {most} files"]

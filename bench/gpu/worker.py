@@ -20,10 +20,12 @@ from diffopt.bench.gpu.arms import ARMS, PROMPTS, Arm
 from diffopt.bench.gpu.store import Results, load_caches, save_caches
 
 ROUNDS = 12
+LARGEST_WIDE = 20e9
+"""Bytes of a pipeline beyond which its denoiser is not copied in float32 beside those of the other models."""
 
 
-class _TooLong(Exception):
-    """Something took longer than it may."""
+class _TooLong(BaseException):
+    """Something took longer than it may; no `except Exception` of a compiler on the way is to take it."""
 
 
 class Worker:
@@ -44,7 +46,7 @@ class Worker:
             dtype="float32" if given.device == "cpu" else "bfloat16",
         )
         self.call = {
-            "steps": self.model.steps, "guidance": self.model.guidance,
+            "steps": given.steps or self.model.steps, "guidance": self.model.guidance,
             "height": self.model.height, "width": self.model.width,
         }  # fmt: skip
         self.pipes: dict[str, Any] = {}
@@ -68,15 +70,17 @@ class Worker:
                 entry["build_s"] = round(time.time() - start, 2)
                 self.results.data["arms"][arm.name] = entry
                 self.results.data["problems"].pop(arm.name, None)
-            except Exception as error:
+            except (Exception, _TooLong) as error:
                 self.pipes.pop(arm.name, None)
                 self._problem(arm.name, f"{type(error).__name__}: {error}"[:600], traceback.format_exc()[-3000:])
                 if arm.kind == "eager":
                     raise
             self._say(f"{arm.name}: {time.time() - start:.1f} s {self.results.data['problems'].get(arm.name, '')}")
-            if self.given.caches_out:
+            if self.given.caches_out and time.time() - start > 10:
                 with contextlib.suppress(Exception):
-                    self.results.data["notes"]["caches"] = save_caches(self.given.caches_out, self.given.label, 2)
+                    self.results.data["notes"]["caches"] = save_caches(
+                        self.given.caches_out, self.given.label, 2 if self.given.model == "sdxl" else 1
+                    )
             self.results.keep()
             gc.collect()
             if self.device != "cpu":
@@ -90,14 +94,13 @@ class Worker:
         from diffopt.backends.runtime import witnesses
         from diffopt.bench.gpu.build import emitted, held_bytes, load, share_weights, use_stock
 
-        code = emitted(
-            arm, self.folder / "model", self.call, compiled=not self.given.no_compile, small=self.given.small
-        )
+        fewer = int(self.call["steps"]) * 2 // 3 if self.given.small or self.given.steps else 0
+        code = emitted(arm, self.folder / "model", self.call, compiled=not self.given.no_compile, fewer=fewer)
         pipe = load(code, self.folder / arm.name, self.folder / "model", self.device)
-        if arm.kind == "stock":
-            use_stock(pipe, arm.recipe)
         if arm.kind != "eager":
             share_weights(pipe, self.pipes["eager"])
+        if arm.kind == "stock":
+            use_stock(pipe, arm.recipe)
         self.pipes[arm.name] = pipe
         taken, images = [], []
         # The first request of ours is listened to, the second compiles and captures, the third is as all that follow.
@@ -121,25 +124,27 @@ class Worker:
         return entry
 
     def measure(self, seconds: float) -> None:
-        """Time all arms, then look at errors, memory and the loop's trace."""
+        """Time all arms, and look at the loop's trace."""
         from diffopt.bench.gpu.rounds import measure, ratios
 
         data, rounds = self.results.data, self.results.data["rounds"]
         until = time.monotonic() + seconds
         rng = np.random.default_rng(int(time.time_ns()) % (1 << 32))
-        self._guarded("memory", self._memory)
-        self._guarded("trace", self._trace)
         runs = {name: self._timed(pipe, rng) for name, pipe in self.pipes.items()}
         self._guarded(
             "rounds",
-            lambda: measure(runs, rounds, rng=rng, most=ROUNDS, until=until - 0.3 * seconds, keep=self.results.keep),
+            lambda: measure(runs, rounds, rng=rng, most=ROUNDS, until=until - 0.15 * seconds, keep=self.results.keep),
         )
         if rounds:
             data["ratios"] = ratios(rounds, [name for name in runs if not name.startswith("ours")])
             self.results.keep()
             self._guarded("control", lambda: self._control(rng))
+        self._guarded("trace", self._trace)
+
+    def check(self) -> None:
+        """Look at what needs no quiet card: memory of a call, and errors of the denoiser."""
+        self._guarded("memory", self._memory)
         self._guarded("errors", self._errors)
-        self.results.keep()
 
     def _control(self, rng: np.random.Generator) -> None:
         """Time eager and the best stock arm with as many fewer steps as ours traded takes time."""
@@ -164,8 +169,9 @@ class Worker:
         from diffopt.bench.gpu.teacher import answers_of, ask_float32, errors, listen
 
         teacher = listen(self.pipes["eager"], PROMPTS[2], 11, self.device)
-        with contextlib.suppress(Exception):
-            ask_float32(teacher, self.pipes["eager"])
+        if self.results.data["arms"]["eager"]["weights_bytes"] < LARGEST_WIDE:
+            with contextlib.suppress(Exception):
+                ask_float32(teacher, self.pipes["eager"])
         kinds = {arm.name: arm.kind for arm in ARMS[self.given.model]}
         for name, pipe in self.pipes.items():
             try:
@@ -192,9 +198,9 @@ class Worker:
     def _trace(self) -> None:
         from diffopt.bench.gpu.trace import loop_excerpt, profiled
 
-        if self.device == "cpu" or "ours-exact" not in self.pipes:
+        if self.device == "cpu" or "ours-regional" not in self.pipes:
             return
-        pipe = self.pipes["ours-exact"]
+        pipe = self.pipes["ours-regional"]
         self.results.data["loop_trace"] = loop_excerpt(profiled(lambda: self._image(pipe, PROMPTS[3], 6)))
 
     def _flops(self, pipe: Any) -> None:
@@ -265,7 +271,7 @@ def _limit(seconds: float) -> Iterator[None]:
         raise _TooLong(f"took more than {seconds:.0f} s")
 
     signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, max(seconds, 1))
+    signal.setitimer(signal.ITIMER_REAL, max(seconds, 1), 20)
     try:
         yield
     finally:
@@ -283,6 +289,7 @@ def main() -> None:
     parser.add_argument("--caches-out", type=Path)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--small", action="store_true")
+    parser.add_argument("--steps", type=int, default=0, help="instead of the model's usual ones")
     parser.add_argument("--no-compile", action="store_true")
     parser.add_argument("--build-until", type=float, required=True, help="seconds since the epoch")
     parser.add_argument("--turn", type=Path, help="file that says for how long to measure, once it is this one's turn")
@@ -300,6 +307,8 @@ def main() -> None:
     worker = Worker(given)
     wanted = set(filter(None, given.arms.split(",")))
     worker.build(tuple(arm for arm in ARMS[given.model] if not wanted or arm.kind == "eager" or arm.name in wanted))
+    if given.turn is not None:
+        worker.check()
     (given.work / f"{given.label}.built").touch()
     if given.turn is not None:
         while not given.turn.is_file():

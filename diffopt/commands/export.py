@@ -20,15 +20,27 @@ RANGES = {"batch": "pictures a call", "height": "pixels", "width": "pixels", "se
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("source", metavar="SOURCE", help=SOURCE)
+    parser.add_argument("source", metavar="SOURCE", nargs="?", help=SOURCE)
     parser.add_argument("--backend", choices=BACKENDS, default="openvino", help="default: %(default)s")
     parser.add_argument("-o", "--out", default="engines", help="folder of the engines (default: %(default)s)")
     parser.add_argument("--component", action="append", default=[], metavar="NAME", help="only this one; repeatable")
-    parser.add_argument("--precision", choices=("f32", "bf16", "f16"), default="f32", help="default: %(default)s")
+    parser.add_argument(
+        "--precision",
+        choices=("f32", "bf16", "f16", "int8", "int8-dynamic"),
+        default="f32",
+        help="default: %(default)s",
+    )
     for name, unit in RANGES.items():
         parser.add_argument(f"--{name}", metavar="N", help=f"{unit}: N, LEAST:MOST or LEAST:USUAL:MOST")
     parser.add_argument("--passes", default="", metavar="TRACE", help="passes to apply first, such as quantize")
     parser.add_argument("--target", default="cpu", help="cpu or cuda[:N] (default: %(default)s)")
+    parser.add_argument(
+        "--prepare", action="store_true",
+        help="tensorrt: write and check the typed graphs and profiles only, which needs no GPU",
+    )  # fmt: skip
+    parser.add_argument(
+        "--finish", metavar="FOLDER", help="build the plans of a prepared folder, on the GPU they are for"
+    )
     parser.add_argument("--force", action="store_true", help="replace engines of other settings")
     add_set(parser)
     add_json(parser)
@@ -39,6 +51,12 @@ def run(options: argparse.Namespace) -> int:
     from diffopt.commands import quiet_libraries
     from diffopt.engine_export import export_engines
 
+    if options.finish is not None:
+        return _finish(options)
+    if options.source is None:
+        raise DiffoptError("there is nothing to export", where="SOURCE", hint=f"give {SOURCE}")
+    if options.prepare and options.backend != "tensorrt":
+        raise DiffoptError("only TensorRT builds in two steps", where="--prepare", hint="add --backend tensorrt")
     ranges = {name: _range(name, getattr(options, name)) for name in RANGES}
 
     def say(name: str) -> None:
@@ -56,6 +74,7 @@ def run(options: argparse.Namespace) -> int:
             target=options.target,
             settings=settings_of(options),
             replace=options.force,
+            prepare=options.prepare,
             say=say,
         )
     if options.json:
@@ -67,6 +86,18 @@ def run(options: argparse.Namespace) -> int:
         state = "" if row.built else "  (was there)"
         print(f"{row.name:20} {row.bytes / 1e6:8.1f} MB  load {row.load_s:.2f} s  {error}  {opened}{state}")
     print(f"manifest  {Path(options.out) / 'manifest.json'}")
+    return 0
+
+
+def _finish(options: argparse.Namespace) -> int:
+    from diffopt.engine_export import finish_engines
+
+    built = finish_engines(Path(options.finish))
+    if options.json:
+        print_json({"ok": True, "out": options.finish, "built": built})
+        return 0
+    for name in built:
+        print(f"{name:20} built")
     return 0
 
 

@@ -19,6 +19,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prompt", required=True, help="what to draw")
     parser.add_argument("--seed", type=int, default=0, help="of the noise (default: %(default)s)")
     parser.add_argument("--model", metavar="PATH", help="where the model directory stands, if it has moved")
+    parser.add_argument(
+        "--outside", choices=("torch", "raise"), default="torch",
+        help="what answers calls that an engine was not made for (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument("-o", "--out", default="image.png", help="default: %(default)s")
 
 
@@ -36,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
     with quiet_libraries():
         import torch
 
-        pipe = load(options.artifact, model=options.model)
+        pipe = load(options.artifact, model=options.model, outside=options.outside)
     pipe.set_progress_bar_config(disable=True)
 
     image = pipe(options.prompt, generator=torch.Generator("cpu").manual_seed(options.seed)).images[0]

@@ -49,7 +49,7 @@ class CaptureStep(DiffusionPass):
         "offload-groups": "captured steps need all weights where they are",
     }
 
-    mode: Literal["eager", "default", "max-autotune", "regional"] = "max-autotune"
+    mode: Literal["eager", "default", "max-autotune", "regional", "regional-tuned"] = "max-autotune"
     attention: Literal["auto", "cudnn", "flash", "efficient"] = "auto"
 
     @classmethod

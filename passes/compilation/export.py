@@ -13,10 +13,11 @@ from diffopt.ir.description import JSON
 from diffopt.ir.dialect import EncodeOp, components, denoiser_of, only_plain
 from diffopt.passes.base import DiffusionPass, Example, Family, Refusal, Tier, missing_package
 
-Scope = Literal["denoiser", "components", "pipeline"]
+Scope = Literal["denoiser", "components", "pipeline", "text_encoder", "vae"]
+SEARCHED: tuple[Scope, ...] = ("denoiser", "components", "pipeline")
 Precision = Literal["f32", "bf16"]
 
-PACKAGES = {"openvino": "openvino", "onnxruntime": "onnxruntime"}
+PACKAGES = {"openvino": "openvino", "onnxruntime": "onnxruntime", "aotinductor": "torch"}
 
 
 @dataclass(frozen=True)
@@ -24,13 +25,15 @@ class Export(DiffusionPass):
     """Turn components, or the whole pipeline, into inference engines.
 
     What it does: `scope=denoiser` and `scope=components` replace the denoiser, or text encoder, denoiser and VAE, by
-    engines; `scope=pipeline` makes one engine of everything between token ids and image, with the denoise loop
+    engines; `scope=text_encoder` and `scope=vae` replace one of these, so that each component may have a backend and a
+    precision of its own; `scope=pipeline` makes one engine of everything between token ids and image, with the denoise loop
     unrolled, the schedule folded into constants, and guidance window and cache schedule resolved.
     When it helps: nearly always on a CPU; the whole-pipeline engine most at few steps, where Python costs as much as
-    the network.
+    the network. `backend=aotinductor` needs a C++ compiler and about a minute a component once; its engines load without
+    either, and no search proposes it.
     Refuses when: an engine is there already, or the package is missing.
     What it costs: tier exact in f32, near in bf16.
-    References: OpenVINO and ONNX Runtime documentation.
+    References: OpenVINO, ONNX Runtime and AOTInductor documentation.
     """
 
     name = "export"
@@ -38,19 +41,23 @@ class Export(DiffusionPass):
     tier = Tier.EXACT
     examples = (
         Example("export{backend=openvino}", expect='diffusion.transform "export" {backend = "openvino"'),
+        Example(
+            "export{scope=denoiser precision=bf16},export{scope=vae backend=onnxruntime}",
+            expect='diffusion.transform "export" {backend = "onnxruntime"',
+        ),
         Example("export{scope=denoiser},export{scope=denoiser}", refusal="cannot have export twice"),
         Example("compile,export{scope=pipeline}", refusal="compile inside a whole-pipeline engine"),
     )
     after = ("family:quantization",)
     one_of = "engine"
 
-    backend: Literal["openvino", "onnxruntime"] = "openvino"
+    backend: Literal["openvino", "onnxruntime", "aotinductor"] = "openvino"
     scope: Scope = "components"
     precision: Precision = "f32"
 
     @classmethod
     def space(cls, module: ModuleOp) -> Iterator[Self]:
-        for scope in get_args(Scope):
+        for scope in SEARCHED:
             for precision in get_args(Precision):
                 yield cls(backend="openvino", scope=scope, precision=precision)
             yield cls(backend="onnxruntime", scope=scope, precision="f32")
@@ -84,6 +91,7 @@ class Export(DiffusionPass):
             named["pipeline"].add_transform("export", arguments, self.name)
             return
         denoiser = denoiser_of(op).sym_name.data
-        parts = (denoiser,) if self.scope == "denoiser" else ("text_encoder", denoiser, "vae")
+        own = {"denoiser": (denoiser,), "text_encoder": ("text_encoder",), "vae": ("vae",)}
+        parts = own.get(self.scope, ("text_encoder", denoiser, "vae"))
         for part in parts:
             named[part].add_transform("export", arguments, self.name)

@@ -1,1 +1,1 @@
-"""Passes that change what stands between the components."""
+"""The shape of the call: unrolled, folded, fused."""

@@ -180,7 +180,26 @@ def test_a_failure_is_json(evaluator: Evaluator, tiny_program: TinyProgram) -> N
 def test_a_full_disk_ends_the_run_with_one_line(
     evaluator: Evaluator, tiny_program: TinyProgram, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("diffopt.bench.evaluate.disk_is_full", lambda folder: True)
+    monkeypatch.setattr("diffopt.bench.faults.disk_is_full", lambda folder: True)
     head = "import errno; raise OSError(errno.ENOSPC, 'No space left on device', 'engine.bin')"
     with pytest.raises(DiffoptError, match=r"engines: the disk is full; free some space, then resume"):
         evaluator.evaluate(tiny_program("writes an engine", head=head), pairs=PAIRS)
+
+
+@pytest.mark.slow
+def test_a_baseline_that_needs_what_is_walled_off_runs_without_walls_and_it_is_told(
+    tmp_path: Path, tiny_program: TinyProgram, server: ForkServer
+) -> None:
+    place = tmp_path / "elsewhere"
+    head = f"open({str(place)!r}, 'a').write('x')"
+    workload = Workload(("a cat", "a dog"), ("a bird",), seed=0, height=16, width=16)
+    with Evaluator(
+        tiny_program("baseline", head=head),
+        workload,
+        work=tmp_path / "work",
+        engines=tmp_path / "engines",
+        server=server,
+    ) as evaluator:
+        outcome = evaluator.evaluate(tiny_program("plain"), pairs=PAIRS)
+    assert isinstance(outcome, Measured), outcome
+    assert outcome.environment["guards"] == ["limits"]

@@ -6,9 +6,14 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+from torchmetrics.functional.image import (
+    multiscale_structural_similarity_index_measure,
+    peak_signal_noise_ratio,
+    structural_similarity_index_measure,
+)
 
-from diffopt.bench.fidelity import HIGHEST_PSNR, compare, kernel_distance, kernel_spread, psnr, ssim
+from diffopt.bench.closeness import interval, ms_ssim, too_good
+from diffopt.bench.fidelity import HIGHEST_PSNR, compare, kernel_distance, kernel_spread, psnr, ssim, ssim_parts
 from diffopt.bench.resident import Images
 
 
@@ -99,3 +104,38 @@ def test_without_a_scorer_there_is_no_accuracy_and_no_distance() -> None:
     images = pictures(2)
     found = compare(images, images, images, prompts=["a", "b"], seeds=[1, 2], scorer=None, rng=np.random.default_rng(0))
     assert (found.prompt_accuracy, found.feature_distance, found.seed_distance) == (None, None, None)
+
+
+def test_similarity_over_scales_agrees_with_torchmetrics() -> None:
+    first = pictures(2, size=192)
+    second = near(first, 0.2)
+    ours, theirs = (torch.from_numpy(part).permute(0, 3, 1, 2) for part in (second, first))
+    expected = multiscale_structural_similarity_index_measure(ours, theirs, data_range=1.0, reduction="none")
+    assert isinstance(expected, torch.Tensor)
+    assert ms_ssim(second, first, ssim_parts) == pytest.approx(expected.numpy(), abs=2e-3)
+
+
+def test_similarity_over_scales_takes_small_images() -> None:
+    assert ms_ssim(pictures(1, size=8), pictures(1, size=8), ssim_parts) == pytest.approx([1.0])
+
+
+def test_the_interval_of_a_median_over_prompts_holds_it_and_narrows_with_their_number() -> None:
+    rng = np.random.default_rng(0)
+    few, many = (interval(np.linspace(30, 40, count), rng) for count in (8, 128))
+    assert few[0] < many[0] < 35 < many[1] < few[1]
+
+
+@pytest.mark.parametrize(
+    ("drop", "seeds", "flagged"),
+    [
+        ((-0.20, -0.10), (-0.05, 0.05), True),
+        ((-0.10, -0.02), (-0.05, 0.05), False),
+        ((-0.10, 0.02), (-0.05, 0.05), False),
+        ((0.10, 0.20), (-0.05, 0.05), False),
+        (None, None, False),
+    ],
+)
+def test_an_improvement_beyond_the_seeds_is_flagged(
+    drop: tuple[float, float] | None, seeds: tuple[float, float] | None, flagged: bool
+) -> None:
+    assert bool(too_good(drop, seeds)) == flagged

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from diffopt.bench.latency import Call, race, warm_up
+from diffopt.bench.latency import Call, Timing, race, warm_up
 from diffopt.bench.resident import Images
 
 IMAGE = np.zeros((1, 2, 2, 3), np.float32)
@@ -34,7 +34,7 @@ def test_each_pair_shares_a_fresh_prompt_and_seed_and_the_order_is_random() -> N
     noisy = np.random.default_rng(1)
     found = race(
         Side(lambda n: 2.0 + noisy.random(), calls, "baseline"), Side(lambda n: 1.0, calls, "candidate"), draws(),
-        rng=rng, pairs=(30, 30), half_width=0.0,
+        rng=rng, timing=Timing((30, 30), half_width=0.0),
     )  # fmt: skip
     pairs = list(zip(calls[::2], calls[1::2], strict=True))
     assert found.latency.pairs == len(pairs) == len(found.images) == 30
@@ -63,7 +63,9 @@ def test_stops_early_when_the_candidate_cannot_reach_the_threshold() -> None:
     noisy = np.random.default_rng(1)
     calls: list[tuple[str, str, int]] = []
     baseline = Side(lambda n: float(noisy.lognormal(0, 0.2)), calls, "baseline")
-    found = race(baseline, Side(lambda n: 1.0, calls, "candidate"), draws(), rng=noisy, threshold=5.0).latency
+    found = race(
+        baseline, Side(lambda n: 1.0, calls, "candidate"), draws(), rng=noisy, timing=Timing(threshold=5.0)
+    ).latency
     assert (found.stopped, found.pairs) == ("decided", 5)
 
 
@@ -82,3 +84,10 @@ def test_warms_up_until_three_times_agree_but_not_for_ever(rule: Callable[[int],
 
 def test_one_call_is_enough_to_wake_a_warm_worker() -> None:
     assert len(warm_up(Side(lambda n: 1.0, [], ""), draws(), fewest=1)) == 1
+
+
+def test_pairs_are_spread_by_rests_after_every_quarter() -> None:
+    side, rests = Side(lambda n: 1.0, [], ""), list[float]()
+    timing = Timing((8, 8), rest_s=2.0, half_width=0.0)
+    race(side, side, draws(), rng=np.random.default_rng(0), timing=timing, sleep=rests.append)
+    assert rests == [2.0, 2.0, 2.0]

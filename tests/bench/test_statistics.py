@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffopt.bench.statistics import Interval, median, paired_ratio, percentile, stop_reason
+from diffopt.bench.statistics import Interval, median, paired_ratio, percentile, states, stop_reason
 
 times = st.lists(st.floats(0.001, 100), min_size=1, max_size=30)
 
@@ -67,3 +67,18 @@ def test_a_race_stops_when_it_knows_enough(interval: Interval, threshold: float 
 def test_percentiles_interpolate() -> None:
     assert percentile([1, 2, 3, 4, 5], 10) == pytest.approx(1.4)
     assert median([3, 1, 2, 10]) == pytest.approx(2.5)
+
+
+def test_two_states_of_the_machine_are_told_apart_with_the_ratio_in_each() -> None:
+    baseline = [1.0, 1.3, 1.01, 1.31, 0.99, 1.29, 1.0, 1.3]
+    candidate = [0.5, 0.5, 0.505, 0.51, 0.495, 0.49, 0.5, 0.5]
+    fast, slow = states(baseline, candidate)
+    assert (fast[0], fast[1], slow[0], slow[1]) == ("fast", 4, "slow", 4)
+    assert fast[2] == pytest.approx(2.0, rel=0.02)
+    assert slow[2] == pytest.approx(2.6, rel=0.02)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.02, 0.3])
+def test_noise_is_no_second_state(noise: float) -> None:
+    times = np.exp(np.random.default_rng(0).normal(0, noise, 30)).tolist()
+    assert [name for name, _, _ in states(times, times)] == ["one"]

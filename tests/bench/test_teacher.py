@@ -52,11 +52,19 @@ def test_steps_that_are_missing_or_too_many_or_of_another_shape_are_wrong_by_all
     assert step_errors(known, {"out.0": np.ones(2, np.float32), "out.1": np.full(4, np.nan, np.float32)}) == (1.0, 1.0)
 
 
+def test_what_guidance_and_scheduler_make_of_right_answers_counts_too() -> None:
+    known = lesson(out_0=np.ones(4), in_0=np.ones(4), out_1=np.ones(4), in_1=[2.0, 0.0])
+    given = {**known.arrays, "in.1": np.asarray([2.0, 0.5], np.float32)}
+    assert step_errors(known, given) == (0.0, 0.25)
+
+
 def test_a_denoiser_that_is_never_called_cannot_be_asked() -> None:
     assert step_errors(lesson(out_0=np.ones(4)), {}) is None
 
 
-def test_layers_are_compared_in_the_order_they_ran() -> None:
-    known = lesson(layer_0_first=[1.0, 0.0], layer_0_second=[0.0, 2.0], layer_1_first=[9.0])
-    given = {"layer.0.first": np.asarray([1.0, 0.0], np.float32), "layer.0.second": np.asarray([0.0, 1.0], np.float32)}
-    assert layer_errors(known, given, 0) == {"first": 0.0, "second": 0.5}
+def test_layers_are_compared_in_the_order_they_ran_where_they_have_one_size() -> None:
+    ours = {"layer.0.00001.2.b": [1.0, 0.0], "layer.0.00002.2.a": [0.0, 2.0], "layer.0.00003.9.c": [1.0]}
+    theirs = {"layer.0.00001.2.b": [1.0, 0.0], "layer.0.00004.2.a": [0.0, 1.0], "layer.0.00003.4.c": [1.0]}
+    known, given = ({name: np.asarray(value, np.float32) for name, value in part.items()} for part in (ours, theirs))
+    found = layer_errors(Lesson(("a cat",), (0,), Path("lesson"), known, "float32"), given, 0)
+    assert list(found.items()) == [("b", 0.0), ("a", 0.5)]

@@ -17,4 +17,6 @@ def test_each_class_has_what_its_list_says() -> None:
         assert getattr(diffusers, name)._repeated_blocks, name
     for name in (*denoiser_classes.DISPATCHES, *denoiser_classes.MASKED):
         assert hasattr(getattr(diffusers, name), "set_attention_backend"), name
+    for name in denoiser_classes.SPLITS_SEQUENCES:
+        assert getattr(diffusers, name)._cp_plan, name
     assert set(denoiser_classes.MASKED) <= set(denoiser_classes.DISPATCHES)

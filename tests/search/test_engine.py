@@ -216,7 +216,7 @@ def test_constraints_draw_the_search_inside(synthetic: Callable[..., Any]) -> No
         with Store(MEMORY) as store:
             engine = open_engine(problem, store, constraints=constraints)
             asked = run(engine, problem.evaluate, 40)[12:]
-            psnr = [problem.truth(problem.parse(c.trace).passes)[1] for c in asked]
+            psnr = [problem.effect(problem.parse(c.trace).passes)[1] for c in asked]
             inside.append(sum(p >= 45 for p in psnr))
             if constraints.min_psnr:
                 assert all(t.outcome.fidelity.psnr_median >= 45 for t in engine.front())  # type: ignore[union-attr]
@@ -226,14 +226,14 @@ def test_constraints_draw_the_search_inside(synthetic: Callable[..., Any]) -> No
 def true_volume(problem: Any, traces: Sequence[str]) -> float:
     points = []
     for text in traces:
-        ratio, psnr, memory = problem.truth(problem.parse(text).passes)
+        ratio, psnr, memory = problem.effect(problem.parse(text).passes)
         points.append([-np.log(ratio), -min(psnr, 80.0), np.log(memory)])
     return hypervolume(np.array(points))
 
 
 def true_speeds(problem: Any, traces: Sequence[str]) -> list[float]:
     """Return the log speed-up of the fastest program at 45, 35 and 25 dB."""
-    truths = [problem.truth(problem.parse(text).passes) for text in traces]
+    truths = [problem.effect(problem.parse(text).passes) for text in traces]
     return [max((np.log(r) for r, psnr, _ in truths if psnr >= floor), default=0.0) for floor in (45, 35, 25)]
 
 

@@ -51,7 +51,7 @@ def test_it_ends_when_every_program_was_tried(synthetic: Callable[..., Any]) -> 
 def test_it_stops_early_where_no_gain_is_in_sight(synthetic: Callable[..., Any], module: Any) -> None:
     problem = synthetic(names=("fewer", "engine", "fuse", "layout", "tile"))
     with Store(MEMORY) as store:
-        engine = Engine(module, store, run_id="r", space=problem, settings=Settings(offspring=20, draws=2))
+        engine = Engine(module, store, run_id="r", space=problem, settings=Settings(offspring=20, rounds=1))
         reason = search(engine, LocalExecutor(problem.evaluate), Budget(candidates=120))
         assert 20 < len(store.trials("r")) < 120
     assert "under the noise" in reason

@@ -3,42 +3,40 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from diffopt.search.design import Part
 from diffopt.search.surrogate import fit, rank_correlation
+
+PARTS = tuple(
+    Part(f"f{i}", 50.0, known=({f"f{i}": 1.0, f"f{i}.n": 1.0}, {f"f{i}": 1.0, f"f{i}.n": 4.0})) for i in range(6)
+)
 
 
 def landscape(count: int, seed: int = 0, noise: float = 0.02) -> tuple[list[dict[str, float]], np.ndarray]:
     rng = np.random.default_rng(seed)
-    features = [
-        {f"f{i}": float(rng.integers(0, 2)) for i in range(6)} | {"size": float(rng.normal())} for _ in range(count)
-    ]
-    targets = np.array([[f["f0"] - 2 * f["f1"] + f["size"], 3 * f["f2"] * f["f3"] + f["f4"], 0.0] for f in features])
-    return features, targets + noise * rng.standard_normal(targets.shape)
+    features: list[dict[str, float]] = [{}]
+    while len(features) < count:
+        chosen = [i for i in range(6) if rng.random() < 0.5]
+        features.append({k: v for i in chosen for k, v in ((f"f{i}", 1.0), (f"f{i}.n", float(rng.integers(1, 5))))})
+    targets = []
+    for f in features:
+        on = [f.get(f"f{i}", 0.0) for i in range(6)]
+        error = 1e-8 + 1e-5 * on[2] * f.get("f2.n", 0) + 1e-4 * on[3] * on[4] + 1e-3 * on[5]
+        targets.append([0.2 * on[0] - 0.5 * on[1] * (1 + 0.3 * on[2]), 10 * np.log10(error), 0.0])
+    return features, np.array(targets) + noise * rng.standard_normal((count, 3))
 
 
 def test_it_ranks_what_it_has_not_seen() -> None:
     features, targets = landscape(60)
-    model = fit(features[:40], targets[:40])
+    model = fit(features[:40], targets[:40], PARTS)
     assert model is not None
     mean, deviation = model.predict(features[40:])
-    assert rank_correlation(mean[:, 0], targets[40:, 0]) > 0.95
+    assert rank_correlation(mean[:, 0], targets[40:, 0]) > 0.9
     assert rank_correlation(mean[:, 1], targets[40:, 1]) > 0.7
     assert (deviation > 0).all()
 
 
-def test_leave_one_out_is_what_refitting_without_the_point_gives() -> None:
-    features, targets = landscape(12)
-    model = fit(features, targets)
-    assert model is not None
-    head, at = model.heads[0], 5
-    gram = np.linalg.inv(head.inverse) - head.penalty * np.eye(12)
-    rest = [i for i in range(12) if i != at]
-    weights = np.linalg.solve(gram[np.ix_(rest, rest)] + head.penalty * np.eye(11), targets[rest, 0] - head.mean)
-    shortcut = targets[at, 0] - head.weights[at] / head.inverse[at, at]
-    assert head.mean + gram[at, rest] @ weights == pytest.approx(shortcut)
-
-
 def test_few_points_are_no_model() -> None:
-    features, targets = landscape(7)
+    features, targets = landscape(4)
     assert fit(features, targets) is None
 
 
@@ -56,7 +54,7 @@ def test_it_steps_aside_where_nothing_varies() -> None:
 def test_an_objective_without_signal_is_predicted_by_its_mean() -> None:
     features, targets = landscape(30)
     targets[:, 2] = np.random.default_rng(1).standard_normal(30)
-    model = fit(features, targets)
+    model = fit(features, targets, PARTS)
     assert model is not None
     if model.correlations[2] < 0.3:
         assert model.predict(features)[0][:, 2] == pytest.approx(targets[:, 2].mean())
@@ -64,7 +62,7 @@ def test_an_objective_without_signal_is_predicted_by_its_mean() -> None:
 
 def test_an_unknown_feature_widens_the_doubt() -> None:
     features, targets = landscape(30)
-    model = fit(features, targets)
+    model = fit(features, targets, PARTS)
     assert model is not None
     known, strange = model.predict([features[0], features[0] | {"new": 1.0}])[1]
     assert (strange[:2] > known[:2]).all()

@@ -10,6 +10,7 @@ import torch
 
 from diffopt.backends import BackendError
 from diffopt.backends.runtime import compile_component, export, follow_step_plan, quantize, witnesses
+from diffopt.backends.runtime.attachment import attachment
 
 Picture = Callable[..., torch.Tensor]
 COMPONENTS = ("text_encoder", "denoiser", "vae")
@@ -62,6 +63,16 @@ def test_other_sizes_run_in_torch_and_say_so_once(
     assert said[0].startswith("unet runs in torch instead of its engine: sample is of size (2, 4, 16, 8)")
 
 
+def test_calls_outside_are_refused_where_the_user_wants_no_torch(
+    load: Callable[[], Any], engines: Path, picture: Picture
+) -> None:
+    pipe = export(load(), "unet", engines=engines)
+    attachment(pipe).outside = "raise"
+    assert torch.allclose(picture(pipe), picture(load()), atol=1e-4)
+    with pytest.raises(BackendError, match="unet has a call that is not for its engine: sample is of size"):
+        picture(pipe, height=32, width=16)
+
+
 def test_components_keep_their_face(exported: Any) -> None:
     unet, vae, text = exported.unet, exported.vae, exported.text_encoder
     sample, encoded, ids = torch.randn(2, 4, 12, 8), torch.randn(2, 11, 32), torch.zeros(1, 11, dtype=torch.long)
@@ -83,10 +94,11 @@ def test_extra_conditioning_runs_in_torch(load: Callable[[], Any], exported: Any
     assert details(exported)[1] == "unet: 0 engine calls, 1 in torch"
 
 
-def test_a_step_plan_survives_export(load: Callable[[], Any], engines: Path, picture: Picture) -> None:
+@pytest.mark.parametrize("backend", ["openvino", pytest.param("onnxruntime", marks=pytest.mark.slow)])
+def test_a_step_plan_survives_export(load: Callable[[], Any], engines: Path, picture: Picture, backend: str) -> None:
     plan: dict[str, Any] = {"steps": 4, "full": [0, 2], "guided": range(3), "branch": 1}
     expected = picture(follow_step_plan(load(), **plan))
-    pipe = export(follow_step_plan(load(), **plan), "unet", engines=engines)
+    pipe = export(follow_step_plan(load(), **plan), "unet", backend=backend, engines=engines)
     assert torch.allclose(picture(pipe), expected, atol=1e-4)
     assert details(pipe) == [
         "2 of 4 denoiser calls with cached features",

@@ -1,0 +1,63 @@
+"""`diffopt measure`: an honest A/B of any two pipelines."""
+
+from __future__ import annotations
+
+import argparse
+import re
+
+from diffopt.commands import add_json, add_set, print_json, settings_of
+from diffopt.ir.errors import DiffoptError
+
+TEXT = "race two pipelines against each other: interleaved pairs, fresh seeds, images compared"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    side = "a script, model directory, artifact, demo:shapes, or a .py file that defines load()"
+    parser.add_argument("a", metavar="A", help=side)
+    parser.add_argument("b", metavar="B", help="likewise; the ratio is A's time divided by B's")
+    parser.add_argument("--prompts", metavar="FILE", help="one prompt a line")
+    parser.add_argument("--pairs", type=int, default=30, help="the most timed pairs (default: %(default)s)")
+    parser.add_argument("--size", metavar="HxW", help="of the images, where neither A nor B tells")
+    parser.add_argument("--batch", type=int, default=1, help="prompts a call, for throughput (default: %(default)s)")
+    parser.add_argument("--target", default="cpu", help="cpu or cuda[:N] (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the order of pairs")
+    add_set(parser)
+    add_json(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command; 1 where B does not run."""
+    from diffopt.bench.device import check_target
+    from diffopt.comparison import compare_sources, comparison_lines
+    from diffopt.display import Display, print_lines
+
+    check_target(options.target)
+    with Display(quiet=options.json) as display:
+        found = compare_sources(
+            options.a,
+            options.b,
+            prompts=options.prompts,
+            pairs=options.pairs,
+            target=options.target,
+            size=_size(options.size),
+            batch=options.batch,
+            settings=settings_of(options),
+            seed=options.seed,
+            listen=display,
+        )
+    report = found.to_json()
+    if options.json:
+        print_json(report)
+    else:
+        print_lines(comparison_lines(found))
+    return 0 if report["ok"] else 1
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    match = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
+    if match is None:
+        raise DiffoptError(f"{text!r} is no size", where="--size", hint="write it like 512x768")
+    return int(match.group(1)), int(match.group(2))

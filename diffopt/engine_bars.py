@@ -1,0 +1,84 @@
+"""Measure what engines of demo:shapes come to, end to end, on held-out prompts: `python -m diffopt.engine_bars`.
+
+Each arm is one trace, run as its emitted code in a process of its own, in pairs with the plain pipeline (`docs/measuring.md`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from diffopt.bench.device import environment
+from diffopt.bench.evaluate import Evaluator, Measured
+from diffopt.passes.pipeline import Trace, applied
+from diffopt.session import model_directory, model_hash, program, workload_for
+from diffopt.sources import lift
+
+WHOLE = "export{scope=pipeline precision=bf16}"
+CACHED = "cache-features{interval=3}"
+ARMS = {
+    "components in f32, steps kept": "export{scope=components precision=f32}",
+    "components in bf16, steps kept": "export{scope=components precision=bf16}",
+    "one engine, steps kept": WHOLE,
+    "one engine with cached steps, steps kept": f"{CACHED},{WHOLE}",
+    "cached steps in eager torch": CACHED,
+    "6 steps": f"reduce-steps{{steps=6 solver=deis}},{WHOLE}",
+    "5 steps": f"reduce-steps{{steps=5 solver=deis}},{WHOLE}",
+    "3 steps": f"reduce-steps{{steps=3 solver=deis}},{WHOLE}",
+    "2 steps": f"reduce-steps{{steps=2 solver=deis}},{WHOLE}",
+}
+
+
+def main() -> int:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog="python -m diffopt.engine_bars", description=__doc__)
+    parser.add_argument("arms", nargs="*", metavar="ARM", help="a trace, or the name of one of the usual arms")
+    parser.add_argument("--work", type=Path, default=Path("out/engine-bars"), help="engines and images are kept there")
+    parser.add_argument(
+        "--build", action="store_true", help="build the engines and make the reference images; times are not worth much"
+    )
+    parser.add_argument("-o", "--out", type=Path, default=Path("bench/results/engine-bars-cpu.json"))
+    options = parser.parse_args()
+    chosen = {name: ARMS.get(name, name) for name in options.arms} or ARMS
+    lifted = lift("demo:shapes")
+    model = model_directory(lifted.module)
+    baseline = program(lifted.module, "baseline")
+    scorer = lifted.builtin.scorer() if lifted.builtin is not None else None
+    rows: dict[str, Any] = json.loads(options.out.read_text())["arms"] if options.out.exists() else {}
+    options.work.mkdir(parents=True, exist_ok=True)
+    with Evaluator(
+        baseline, workload_for(lifted, None, 0), work=options.work / "work", engines=options.work / "engines",
+        scorer=scorer, weights=model_hash(model),
+    ) as evaluator:  # fmt: skip
+        for name, trace in chosen.items():
+            made = program(applied(Trace.parse(trace), lifted.module), name)
+            pairs = (1, 1) if options.build else (10, 30)
+            outcome = evaluator.evaluate(made, split="heldout", pairs=pairs, any_image=True)
+            row = {"trace": trace, **_row(outcome)}
+            print(
+                f"{name:44} {json.dumps({k: v for k, v in row.items() if k != 'outcome'})}", file=sys.stderr, flush=True
+            )
+            if not options.build:
+                rows[name] = row
+                found = {"environment": environment(), "arms": rows}
+                options.out.write_text(json.dumps(found, indent=1, default=str) + "\n")
+    return 0
+
+
+def _row(outcome: Any) -> dict[str, Any]:
+    if not isinstance(outcome, Measured):
+        return {"failed": str(outcome)[:500]}
+    latency, fidelity = outcome.latency, outcome.fidelity
+    return {
+        "ratio": latency.ratio, "lo": latency.lo, "hi": latency.hi, "pairs": latency.pairs, "state": latency.state,
+        "psnr_median": fidelity.psnr_median, "psnr_p10": fidelity.psnr_p10, "psnr_worst": fidelity.psnr_worst,
+        "accuracy": fidelity.prompt_accuracy, "baseline_accuracy": fidelity.baseline_prompt_accuracy,
+        "images": fidelity.images, "tier": outcome.tier, "outcome": outcome.to_json(),
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(main())

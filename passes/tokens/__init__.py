@@ -1,0 +1,1 @@
+"""Fewer tokens for the denoiser."""

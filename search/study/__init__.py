@@ -1,0 +1,1 @@
+"""Studies of the search itself: methods replayed on recorded and synthetic problems. Nothing else imports this."""

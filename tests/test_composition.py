@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from diffopt.composition import Chain, CompositionMap, MapProposer, composition_maps, effects, predicted
+from diffopt.ir.errors import DiffoptError
+from diffopt.passes.base import Refusal
+from diffopt.passes.pipeline import Trace, run
+
+if TYPE_CHECKING:
+    from xdsl.dialects.builtin import ModuleOp
+
+VALUES: dict[Chain, tuple[float, float]] = {
+    (): (0.0, 0.0),
+    ("a",): (0.5, 1.0),
+    ("b",): (0.3, 0.0),
+    ("a", "b"): (0.6, 1.5),
+    ("c", "a"): (0.4, 1.0),
+}
+
+
+def test_a_pass_gets_the_median_of_what_it_did_wherever_it_alone_made_the_difference() -> None:
+    singles = {row.passes: row for row in effects(VALUES)[0]}
+    assert [singles[name,].count for name in "abc"] == [2, 2, 1]
+    assert [singles[name,].speed for name in "ab"] == pytest.approx([0.4, 0.2])
+    assert singles["b",].distance == pytest.approx(0.25)
+    assert singles["c",].speed == pytest.approx(-0.1)
+
+
+def test_a_pair_gets_what_is_beyond_both_alone() -> None:
+    (pair,) = effects(VALUES)[1]
+    assert (pair.passes, pair.count) == (("a", "b"), 1)
+    assert [pair.speed, pair.distance] == pytest.approx([-0.2, 0.5])
+
+
+def test_what_was_measured_is_predicted_where_the_map_holds_it() -> None:
+    values = {chain: value for chain, value in VALUES.items() if chain != ("c", "a")}
+    found = CompositionMap("m", "cpu", "", 3, *effects(values))
+    speed, _ = predicted(found, ("a", "b"))
+    singles = {row.passes: row.speed for row in found.singles}
+    assert speed == pytest.approx(singles["a",] + singles["b",] - 0.2)
+
+
+def test_the_prior_proposes_legal_chains_the_fastest_expected_first(standard_module: ModuleOp) -> None:
+    names = ["channels-last", "fuse-qkv", "guidance-window{stop=0.6}"]
+    texts = [str(Trace.parse(name)) for name in names]
+    values: dict[Chain, tuple[float, float]] = {(): (0.0, 0.0)}
+    values |= {(text,): (math.log(1 + 0.1 * place), 0.0) for place, text in enumerate(texts)}
+    found = CompositionMap("m", "cpu", "", 3, *effects(values))
+    proposed = MapProposer(found).propose(standard_module, (), 4)
+    assert len(proposed) == 4
+    assert all(not isinstance(run(trace, standard_module), Refusal) for trace in proposed)
+    assert {text for text in texts[1:]} == {str(one.spec(include_default=True)) for one in proposed[0]}
+
+
+def test_a_file_that_is_no_store_is_one_clear_line(tmp_path: Path) -> None:
+    file = tmp_path / "store.sqlite"
+    file.write_text("no")
+    with pytest.raises(DiffoptError, match="cannot be read as a store"):
+        composition_maps([file])
