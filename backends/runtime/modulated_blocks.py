@@ -87,7 +87,7 @@ def _joint(
     own = joint_attention_kwargs or {}
     image, gate, shift_mlp, scale_mlp, gate_mlp, *second = block.norm1(hidden_states, emb=temb)
     if block.context_pre_only:
-        text, rest = block.norm1_context(encoder_hidden_states, temb), ()
+        text, rest = block.norm1_context(encoder_hidden_states, temb), []
     else:
         text, *rest = block.norm1_context(encoder_hidden_states, emb=temb)
     attended, text_attended = block.attn(hidden_states=image, encoder_hidden_states=text, **own)
