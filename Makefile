@@ -77,7 +77,7 @@ setup: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt torch numpy
-	$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt -e ".[cpu,quant,llm,dev]"
+	$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt -e ".[cpu,quant,llm,mcp,dev]"
 	touch $(STAMP)
 
 clean:

@@ -19,8 +19,8 @@ from diffopt.ir.errors import DiffoptError
 from diffopt.sources import Source, lift
 
 if TYPE_CHECKING:
+    from diffopt.agents import AgentFor
     from diffopt.bench.evaluate import Outcome
-    from diffopt.planners import ProposersFor
     from diffopt.search.goals import Constraints
 
 __all__ = ["Goal", "Source", "Verdict", "compile", "lift", "verify"]
@@ -75,7 +75,7 @@ def compile(
     budget: str = "10m",
     prompts: str | Path | None = None,
     passes: str | None = None,
-    proposers: ProposersFor | None = None,
+    agent: AgentFor | None = None,
     engine_cache: int | None = None,
     resume: bool = False,
     force: bool = False,
@@ -96,7 +96,7 @@ def compile(
         prompts: file with one prompt a line; half of them are held out.
         engine_cache: most bytes of the run's engines, of which the least used go first; None keeps all.
         passes: measure this one trace instead of searching.
-        proposers: makes the sources of candidates; by default the rules.
+        agent: makes what proposes, searches and rewrites; by default the rules propose and the engine searches.
         controls: measure the control arms too (fewer steps at equal time, stock torch.compile), and what the winner's
             passes buy one after the other.
 
@@ -106,6 +106,7 @@ def compile(
     Raises:
         DiffoptError: bad input; nothing is left half written.
     """
+    from diffopt.agents import Agent
     from diffopt.backends.engine_cache import set_limit
     from diffopt.bench.device import check_target, versions
     from diffopt.bench.evaluate import Evaluator, Measured, Thresholds
@@ -116,9 +117,9 @@ def compile(
     from diffopt.ir.identity import print_module
     from diffopt.packing import explained, level_json, pack, recorded_versions, trial_json
     from diffopt.passes.pipeline import Trace, applied
-    from diffopt.planners import proposers_for
     from diffopt.search.budget import Budget
     from diffopt.search.engine import Engine
+    from diffopt.search.presets import RuleProposer
     from diffopt.search.space import PassSpace
     from diffopt.search.store import Store
     from diffopt.session import (
@@ -157,7 +158,8 @@ def compile(
     weights = model_hash(model)
     thresholds = Thresholds()
     network = network_for(lifted)
-    found = [only] if only is not None else (proposers or proposers_for("rules", goal, target, {}))(folder)
+    acting = agent(folder, lifted.module) if agent is not None else Agent([RuleProposer(target)])
+    found = [only] if only is not None else acting.proposers
     plan: dict[str, Any] = {
         "target": target,
         "model": {"path": str(model), "hash": weights},
@@ -200,7 +202,7 @@ def compile(
             seed=seed,
             proposers=found,
             constraints=constraints,
-            space=PassSpace(lifted.module, device=target, keep_steps=constraints.keep_steps),
+            space=acting.steer(PassSpace(lifted.module, device=target, keep_steps=constraints.keep_steps)),
             manifest=plan,
         )
         listen(Stage("measuring the baseline, and the baseline against itself"))
@@ -210,17 +212,19 @@ def compile(
             floor = evaluator.evaluate(floor_program(evaluator.baseline), pairs=(5, 5), any_image=True)
         marks.append(time.monotonic())
         listen(Stage(f"searching for {limit}"))
-        reason = run_search(engine, evaluator, lifted.module, limit, listen)
+        searching = run_search if only is not None or acting.searching is None else acting.searching
+        reason = searching(engine, evaluator, lifted.module, limit, listen, acting.rewriter)
+        acting.finish(engine.trials())
         marks.append(time.monotonic())
         listen(Stage(f"stopped: {reason}; deciding on held-out prompts"))
-        judge = Judge(evaluator, store, lifted.module, listen)
+        judge = Judge(evaluator, store, lifted.module, listen, rewriter=acting.rewriter)
         finals = decide_levels(engine.trials(), constraints, judge)
         chosen = choose(finals, constraints)
         if chosen is None and only is None:
             listen(Stage("nothing met the goal on held-out prompts; trying what changes least"))
             chosen = fallback(lifted.module, constraints, judge, target)
         measured = chosen.outcome if chosen is not None else None
-        control = Judge(evaluator, store, lifted.module, listen, split="search")
+        control = Judge(evaluator, store, lifted.module, listen, split="search", rewriter=acting.rewriter)
         arms = (
             control_traces(lifted.module, measured.latency.ratio) if controls and isinstance(measured, Measured) else {}
         )
@@ -250,7 +254,7 @@ def compile(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command,
         "source": {"kind": lifted.kind, "path": lifted.name},
-        "versions": recorded_versions(emit(winner).requirements),
+        "versions": recorded_versions(emit(winner, acting.rewriter).requirements),
         "device": measured.environment,
         "goal": dataclasses.asdict(goal),
         **plan,
@@ -267,13 +271,14 @@ def compile(
         "trials": [trial_json(trial) for trial in trials],
         "steps": explained(trace, so_far),
         "engines": list(engines_of(measured)),
+        "agent": acting.report(),
         "seconds": {
             name: end - start
             for name, (start, end) in zip(("baseline", "search", "final"), pairwise(marks), strict=True)
         }
         | {"total": time.monotonic() - started},
     }
-    return pack(place, folder, manifest, winner, lifted, images, engines_of(measured))
+    return pack(place, folder, manifest, winner, lifted, images, engines_of(measured), acting.rewriter)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import math
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from diffopt.passes.pipeline import Trace, run
 if TYPE_CHECKING:
     from xdsl.dialects.builtin import ModuleOp
 
-    from diffopt.planners import ProposersFor
+    from diffopt.agents import Agent, AgentFor
     from diffopt.search.records import Trial
 
 Chain = tuple[str, ...]
@@ -135,14 +135,19 @@ def _measured(store: Path) -> Iterable[tuple[Mapping[str, Any], str, Measured]]:
             yield json.loads(manifest), str(trace), outcome
 
 
-def with_prior(proposers: ProposersFor, store: Path) -> ProposersFor:
-    """Return what makes the proposers of a run, and one of the maps of an earlier run after them.
+def with_prior(agent: AgentFor, store: Path) -> AgentFor:
+    """Return what makes the agent of a run, with a proposer of the map of an earlier run after its own.
 
     Raises:
         DiffoptError: the store cannot be read, or nothing was measured.
     """
     found = composition_maps([store])[0]
-    return lambda folder: [*proposers(folder), MapProposer(found)]
+
+    def make(folder: Path, module: ModuleOp) -> Agent:
+        made = agent(folder, module)
+        return replace(made, proposers=[*made.proposers, MapProposer(found)])
+
+    return make
 
 
 def predicted(found: CompositionMap, chain: Chain) -> tuple[float, float]:

@@ -11,6 +11,7 @@ from diffopt.ir.dialect import steps_of
 from diffopt.ir.emit_edits import emit_project_edits
 from diffopt.ir.emit_pipeline import emit_pipeline
 from diffopt.ir.errors import DiffoptError
+from diffopt.ir.rewrite import rewrites
 from diffopt.ir.script_patch import project_patch
 from diffopt.passes.base import registry
 from diffopt.passes.pipeline import Trace, applied
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from xdsl.dialects.builtin import ModuleOp
 
     from diffopt.finals import Final
+    from diffopt.ir.rewrite import Rewriter
     from diffopt.search.records import Trial
     from diffopt.sources import Source
 
@@ -34,8 +36,9 @@ def pack(
     source: Source,
     images: Path,
     engines: tuple[str, ...],
+    rewriter: Rewriter | None = None,
 ) -> Artifact:
-    """Write the artifact.
+    """Write the artifact; a script gets no patch where generated code rewrites what is emitted: a patch would lack it.
 
     Raises:
         DiffoptError: the disk is full, or the folder cannot be written; nothing half written is left.
@@ -43,8 +46,8 @@ def pack(
     from diffopt.report import write_report
     from diffopt.report_images import SIDES, chosen, file_of
 
-    files = {"pipeline.py": emit_pipeline(winner)}
-    if source.kind == "script":
+    files = {"pipeline.py": emit_pipeline(winner, rewriter)}
+    if source.kind == "script" and not rewrites(winner):
         bought = {
             step["pass"].partition("{")[0]: f"{step['so_far']} so far" for step in manifest["steps"] if step["so_far"]
         }
@@ -86,6 +89,8 @@ def script_patch(winner: ModuleOp, source: Source, *, engines: Path, bought: Map
     Args:
         bought: what each pass was measured to buy, for the comments.
     """
+    if rewrites(winner):
+        raise DiffoptError("generated code rewrites pipeline.py alone, not a script", where=source.name)
     edits = emit_project_edits(winner, source.name, engines=str(engines.resolve()), bought=bought)
     return project_patch(edits, source.name)
 

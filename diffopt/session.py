@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffopt.artifact import is_artifact
-from diffopt.bench.evaluate import Evaluator, Measured, Outcome, Program, Split
+from diffopt.bench.evaluate import Evaluator, Failed, Measured, Outcome, Program, Split
 from diffopt.bench.tiers import TIERS
 from diffopt.bench.workload import Workload, default_workload, load_prompts, split_prompts
 from diffopt.events import Asked, Decided, Listener, Told
@@ -20,6 +20,7 @@ from diffopt.ir.dialect import components
 from diffopt.ir.emit_pipeline import emit_pipeline
 from diffopt.ir.errors import DiffoptError
 from diffopt.ir.identity import module_hash
+from diffopt.ir.rewrite import RewriteFailed, Rewriter
 from diffopt.ir.source_directory import hub_cache, snapshot
 from diffopt.passes.pipeline import Trace, applied
 from diffopt.search.budget import Budget
@@ -46,7 +47,7 @@ REST_S = 2.0
 """Rest between quarters of the final pairs, so that they do not all fall into one state of the machine."""
 
 STORE = "store.sqlite"
-RUN_FILES = frozenset({"work", "engines", "llm.jsonl"})
+RUN_FILES = frozenset({"work", "engines", "llm.jsonl", "passes", "hints.json", "knowledge.txt"})
 """What a run leaves in its folder beside its store; a folder that holds anything else is not deleted."""
 
 REACH = 0.75
@@ -73,9 +74,17 @@ class Judge:
     """
 
     def __init__(
-        self, evaluator: Evaluator, store: Store, module: ModuleOp, listen: Listener, *, split: Split = "heldout"
+        self,
+        evaluator: Evaluator,
+        store: Store,
+        module: ModuleOp,
+        listen: Listener,
+        *,
+        split: Split = "heldout",
+        rewriter: Rewriter | None = None,
     ) -> None:
         self._evaluator, self._store, self._module, self._listen = evaluator, store, module, listen
+        self._rewriter = rewriter
         self._split: Split = split
         self._run = {"heldout": "heldout", "search": "controls"}[split]
         self._pairs = {"heldout": FINAL_PAIRS, "search": SEARCH_PAIRS}[split]
@@ -110,22 +119,36 @@ class Judge:
 
     def program(self, trace: str) -> Program:
         """Return the program a trace leads to."""
-        return program(applied(Trace.parse(trace), self._module), trace or "baseline")
+        return program(applied(Trace.parse(trace), self._module), trace or "baseline", self._rewriter)
 
 
-def program(module: ModuleOp, name: str) -> Program:
+def program(module: ModuleOp, name: str, rewriter: Rewriter | None = None) -> Program:
     """Emit a module for measuring."""
-    return Program(name, emit_pipeline(module))
+    return Program(name, emit_pipeline(module, rewriter))
 
 
-def run_search(engine: Engine, evaluator: Evaluator, module: ModuleOp, budget: Budget, listen: Listener) -> str:
+def measure(evaluator: Evaluator, module: ModuleOp, trace: str, rewriter: Rewriter | None = None) -> Outcome:
+    """Measure a trace as the search does; generated code that gives no program is that program's failure."""
+    try:
+        made = program(applied(Trace.parse(trace), module), trace, rewriter)
+    except RewriteFailed as error:
+        return Failed("build", str(error))
+    return evaluator.evaluate(made, pairs=SEARCH_PAIRS)
+
+
+def run_search(
+    engine: Engine,
+    evaluator: Evaluator,
+    module: ModuleOp,
+    budget: Budget,
+    listen: Listener,
+    rewriter: Rewriter | None = None,
+) -> str:
     """Search until the budget is spent; return why it stopped."""
 
     def evaluate(candidate: Candidate) -> Outcome:
         listen(Asked(candidate))
-        return evaluator.evaluate(
-            program(applied(Trace.parse(candidate.trace), module), candidate.trace), pairs=SEARCH_PAIRS
-        )
+        return measure(evaluator, module, candidate.trace, rewriter)
 
     return search(
         engine,

@@ -12,10 +12,16 @@ from xdsl.parser import Parser
 from xdsl.printer import Printer
 from xdsl.utils.exceptions import VerifyException
 
+from diffopt.ir.errors import DiffoptError
+
 CODE = re.compile(r"sha256:[0-9a-f]{64}")
 
 Rewriter: TypeAlias = Callable[[str, str], str]
 """Takes the name of a code (`sha256:…`) and a text, and returns the text that the code makes of it."""
+
+
+class RewriteFailed(DiffoptError):
+    """A generated program did not give a text that may be used: the fault of that program alone."""
 
 
 @irdl_op_definition

@@ -4,11 +4,12 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from pydantic import JsonValue
 from xdsl.dialects.builtin import ModuleOp
 
-from diffopt.ir.identity import context
+from diffopt.ir.identity import context, parse_module, print_module
 from diffopt.llm.plans import plan_schema
 from diffopt.passes.base import DiffusionPass, Option, Value, options, registry
 
@@ -43,6 +44,16 @@ def describe(module: ModuleOp, passes: Mapping[str, type[DiffusionPass]] | None 
     """Describe passes (all registered ones by default) as they stand to this module; pure."""
     found = registry() if passes is None else passes
     return tuple(_note(pass_type, module) for pass_type in found.values())
+
+
+def catalogue_for(module: ModuleOp) -> str:
+    """Print all registered passes as they stand to this module; the work of looking is done once a module."""
+    return _catalogue(print_module(module))
+
+
+@lru_cache(maxsize=8)
+def _catalogue(text: str) -> str:
+    return catalogue_text(describe(parse_module(text)))
 
 
 def catalogue_text(notes: Iterable[PassNote]) -> str:

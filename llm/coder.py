@@ -15,7 +15,7 @@ from diffopt.llm.debugger import Effort, Mended, mend
 from diffopt.llm.feedback import Trial, history_text
 from diffopt.llm.generated import GeneratedPass, pass_schema
 from diffopt.llm.laws import check
-from diffopt.llm.library import Library, Status, entry_of
+from diffopt.llm.library import Entry, Library, Status, entry_of
 from diffopt.llm.sandbox import Limits
 from diffopt.llm.template import data_block, load
 from diffopt.llm.transcript import Transcript
@@ -70,6 +70,7 @@ class Coder:
         self.limits, self.effort = limits, effort
         self.problem = ""  # why the last question brought no pass
         self._reply: Reply[GeneratedPass] | None = None
+        self._written: dict[str, str] = {}
 
     def write(self, task: Task) -> Mended[GeneratedPass]:
         """Return a pass that keeps the laws, ran, and kept its promise; or all attempts at one."""
@@ -82,9 +83,8 @@ class Coder:
 
     def _question(self, task: Task) -> Question[GeneratedPass]:
         template = load("coder")
-        written = "\n".join(
-            f"- {entry.name}: {entry.status}{entry.why and f': {one_line(entry.why)}'}" for _, entry in self.library
-        )
+        # Of this session alone, in order: a resumed run must ask what it asked.
+        written = "\n".join(f"- {name}: {said}" for name, said in self._written.items())
         user = template.render(
             "user",
             goal=one_line(self.goal, 1000),
@@ -137,14 +137,18 @@ class Coder:
             written, "weaker" if broken else "candidate", broken, call=self._call, level=verdict.level,
             guards=verdict.guards, measured=json.loads(json.dumps(found)),
         )  # fmt: skip
-        self.library.add(written, entry)
+        self._keep(written, entry)
         return broken
 
     def _note(
         self, written: GeneratedPass, status: Status, why: str, level: int | None = None, guards: tuple[str, ...] = ()
     ) -> str:
-        self.library.add(written, entry_of(written, status, why, call=self._call, level=level, guards=guards))
+        self._keep(written, entry_of(written, status, why, call=self._call, level=level, guards=guards))
         return why
+
+    def _keep(self, written: GeneratedPass, entry: Entry) -> None:
+        self.library.add(written, entry)
+        self._written[entry.name] = f"{entry.status}{entry.why and f': {one_line(entry.why)}'}"
 
     @property
     def _call(self) -> str:

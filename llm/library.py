@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,3 +146,13 @@ def promote(name: str, run: Library, promoted: Library) -> GeneratedPass:
     promoted.add(written, dataclasses.replace(entry, status="promoted"))
     run.add(written, dataclasses.replace(entry, status="promoted"))
     return written
+
+
+def spelled_out(trace: str, library: Library) -> str:
+    """Return the text of a trace with the names of promoted passes written as the rewrites they are."""
+    outside = re.split(r"(\{[^{}]*\})", trace)
+    known = {entry.name: written for written, entry in library}
+    for at in range(0, len(outside), 2):
+        words = re.split(r"([\w-]+)", outside[at])
+        outside[at] = "".join(f'rewrite{{code="{known[word].id}"}}' if word in known else word for word in words)
+    return "".join(outside)

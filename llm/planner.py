@@ -1,7 +1,7 @@
 """Propose plans: ordered passes with parameters, from a language model, checked before anything is measured."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from xdsl.dialects.builtin import ModuleOp
@@ -10,10 +10,10 @@ from diffopt.ir.dialect import components
 from diffopt.ir.errors import DiffoptError
 from diffopt.ir.identity import canonical_text
 from diffopt.llm.answer import Status, one_line
-from diffopt.llm.catalogue import catalogue_text, describe
+from diffopt.llm.catalogue import catalogue_for
 from diffopt.llm.client import Client, Message, Question, Reply
 from diffopt.llm.feedback import Trial, history_text
-from diffopt.llm.plans import Plan, Plans, build, plan_schema
+from diffopt.llm.plans import Hint, Plan, Plans, build, plan_schema, wrong
 from diffopt.llm.template import data_block, load
 from diffopt.llm.transcript import Transcript
 from diffopt.passes.base import registry
@@ -60,33 +60,58 @@ class Planner:
 
     name = "llm"
 
-    def __init__(self, client: Client, transcript: Transcript, *, goal: str, device: Mapping[str, object]) -> None:
+    def __init__(
+        self,
+        client: Client,
+        transcript: Transcript,
+        *,
+        goal: str,
+        device: Mapping[str, object],
+        knowledge: Callable[[ModuleOp], str] = lambda module: "",
+    ) -> None:
         """Prepare a planner.
 
         Args:
             goal: what the user wants, in a sentence, constraints included.
             device: facts about the device, JSON values; those of the moment, such as free memory, are left out.
+            knowledge: what is known of pipelines like a module, as text.
         """
         self.client = client
         self.transcript = transcript
         self.goal = goal
+        self.knowledge = knowledge
+        self.hints: tuple[Hint, ...] = ()
         self.device = {name: fact for name, fact in device.items() if name not in _PASSING}
         self.accepted: list[Accepted] = []
         self.rejected: list[Rejected] = []
         self.problems: list[Problem] = []
         self._answered = False
 
-    def propose(self, module: ModuleOp, history: Sequence[Trial], count: int) -> list[Trace]:
+    def propose(
+        self,
+        module: ModuleOp,
+        history: Sequence[Trial],
+        count: int,
+        *,
+        task: str = "",
+        known: Sequence[Trial] | None = None,
+    ) -> list[Trace]:
         """Return up to `count` legal traces that lead to programs not measured yet, in the model's order.
+
+        Args:
+            history: what the model is shown.
+            task: a section of the prompt template that says more of what is wanted.
+            known: what counts as measured already, where that is more than is shown.
 
         Raises:
             DiffoptError: the endpoint never gave an answer since this planner was made, or replay misses.
         """
         if count < 1:
             return []
-        seen = {trial.candidate.key: f"{trial.candidate.trace}, measured already" for trial in history}
+        measured = history if known is None else known
+        seen = {trial.candidate.key: f"{trial.candidate.trace}, measured already" for trial in measured}
         found: list[Trace] = []
-        reply = self.client.ask(self._question(module, history, count), self.transcript)
+        reply = self.client.ask(self._question(module, history, count, task), self.transcript)
         broken = self._take(reply, module, seen, found, count)
         if broken and len(found) < count:
             # One repair turn for the rules; a malformed answer to it is not asked for again.
@@ -94,17 +119,19 @@ class Planner:
             self._take(reply, module, seen, found, count)
         return found
 
-    def _question(self, module: ModuleOp, history: Sequence[Trial], count: int) -> Question[Plans]:
+    def _question(self, module: ModuleOp, history: Sequence[Trial], count: int, task: str) -> Question[Plans]:
         template = load("planner")
         rejected = "\n".join(f"- {one_line(item.plan)} | {item.diagnostic}" for item in self.rejected[-12:])
         user = template.render(
             "user",
             goal=one_line(self.goal, 1000),
             device=json.dumps(self.device, indent=1, sort_keys=True, default=str),
-            catalogue=catalogue_text(describe(module)),
+            catalogue=catalogue_for(module),
             module=data_block(_module_text(module)),
             history=data_block(history_text(history)),
             rejected=data_block(rejected or "nothing yet"),
+            knowledge=data_block(self.knowledge(module) or "nothing yet"),
+            instruction=f"{template.render(task)}\n" if task else "",
             count=str(count),
         )
         messages = (Message("system", template.render("system")), Message("user", user))
@@ -118,6 +145,7 @@ class Planner:
             self._note(reply)
             return []
         self._answered = True
+        self._take_hints(reply)
         broken: list[Rejected] = []
         for plan in reply.value.plans:
             if len(found) == count or len(broken) == 2 * count + 8:
@@ -132,6 +160,15 @@ class Planner:
             self.accepted.append(Accepted(str(trace), one_line(plan.reason), reply.call))
         self.rejected += broken
         return broken
+
+    def _take_hints(self, reply: Reply[Plans]) -> None:
+        """Keep the hints that say something; the others are noted like plans that were refused."""
+        for hint in reply.value.hints[:64] if reply.value is not None else ():
+            reason = wrong(hint, registry())
+            if reason:
+                self.rejected.append(Rejected(f"hint for {one_line(hint.name, 100)}", "", reason, reply.call))
+            else:
+                self.hints = (*(known for known in self.hints if known.name != hint.name), hint)
 
     def _note(self, reply: Reply[Plans]) -> None:
         self.problems.append(Problem(reply.status, one_line(reply.message), reply.call))

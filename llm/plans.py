@@ -45,10 +45,27 @@ class Plan(BaseModel):
         return one_line(",".join(map(str, self.passes))) or "(no passes)"
 
 
+class Range(BaseModel):
+    """Where the useful values of a numeric option lie, both ends included."""
+
+    option: str = Field(max_length=100)
+    low: float = Field(allow_inf_nan=False)
+    high: float = Field(allow_inf_nan=False)
+
+
+class Hint(BaseModel):
+    """How much a pass is worth trying (1 as any, 0 hardly), and with which values: steers mutation, forbids nothing."""
+
+    name: str = Field(max_length=100)
+    weight: float = Field(1.0, ge=0.0, le=4.0)
+    ranges: list[Range] = []
+
+
 class Plans(BaseModel):
     """The whole answer."""
 
     plans: list[Plan]
+    hints: list[Hint] = []
 
 
 def build(plan: Plan, module: ModuleOp, seen: Mapping[str, str]) -> tuple[Trace, str] | str:
@@ -73,6 +90,20 @@ def build(plan: Plan, module: ModuleOp, seen: Mapping[str, str]) -> tuple[Trace,
     return f"the same program as {seen[name]}" if name in seen else (trace, name)
 
 
+def wrong(hint: Hint, passes: Mapping[str, type[DiffusionPass]]) -> str:
+    """Return why a hint says nothing, or ""."""
+    found = passes.get(hint.name)
+    if found is None:
+        return f"unknown pass {one_line(hint.name, 100)!r}"
+    numeric = {option.name for option in options(found) if option.type in ("int", "float")}
+    for given in hint.ranges:
+        if given.option not in numeric:
+            return f"{hint.name} has no numeric option {one_line(given.option, 100)!r}"
+        if given.low > given.high:
+            return f"{hint.name}: {given.option} from {given.low:g} to {given.high:g} is no range"
+    return ""
+
+
 def plan_schema(passes: Mapping[str, type[DiffusionPass]]) -> dict[str, JsonValue]:
     """Return the JSON schema of an answer, derived from the passes.
 
@@ -83,7 +114,11 @@ def plan_schema(passes: Mapping[str, type[DiffusionPass]]) -> dict[str, JsonValu
         for name in passes
     ]
     plan = _object({"reason": {"type": "string"}, "passes": {"type": "array", "items": {"anyOf": steps}}})
-    return _object({"plans": {"type": "array", "items": plan}})
+    number: dict[str, JsonValue] = {"type": "number"}
+    ranges = _object({"option": {"type": "string"}, "low": number, "high": number})
+    name: dict[str, JsonValue] = {"type": "string", "enum": list(passes)}
+    hint = _object({"name": name, "weight": number, "ranges": {"type": "array", "items": ranges}})
+    return _object({"plans": {"type": "array", "items": plan}, "hints": {"type": "array", "items": hint}})
 
 
 def _options_schema(pass_type: type[DiffusionPass]) -> dict[str, JsonValue]:

@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from diffopt.ir.errors import DiffoptError
+from diffopt.ir.rewrite import RewriteFailed
 from diffopt.llm import emitted_check
 from diffopt.llm.laws import rewrite_each
 from diffopt.llm.library import Library
 from diffopt.llm.sandbox import Limits, Ran
-
-
-class RewriteFailed(DiffoptError):
-    """A generated program did not give a text that may be used: the fault of that program alone."""
 
 
 class SandboxedRewriter:

@@ -7,8 +7,10 @@ import os
 import re
 import sys
 
+from diffopt.agents import PLANNERS
 from diffopt.commands import SOURCE, add_json, add_set, print_json, result_json, settings_of
 from diffopt.ir.errors import DiffoptError
+from diffopt.llm_options import add_llm, llm_settings
 
 TEXT = "search for the fastest pipeline that meets the goal, and prove it"
 
@@ -28,9 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--prompts", metavar="FILE", help="one prompt a line; half of them are held out")
     parser.add_argument("--passes", metavar="TRACE", help="measure this one trace instead of searching")
-    parser.add_argument("--planner", choices=("rules", "llm", "none"), default="rules", help="who proposes first")
-    parser.add_argument("--llm-base-url", metavar="URL", help="OpenAI-compatible endpoint of --planner llm")
-    parser.add_argument("--llm-model", metavar="NAME", help="model of --planner llm")
+    parser.add_argument("--planner", choices=PLANNERS, default="rules", help="who proposes, or searches by itself")
+    add_llm(parser)
     parser.add_argument(
         "--prior", metavar="STORE", help="an earlier run whose effects of passes propose candidates too"
     )
@@ -51,26 +52,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
+    from diffopt.agents import agent_for, promoted
     from diffopt.api import Goal, compile
     from diffopt.display import Display, print_lines
-    from diffopt.planners import proposers_for
+    from diffopt.llm.library import spelled_out
     from diffopt.report import summary_lines
 
     goal = Goal(options.tier, options.min_fidelity, options.max_latency, options.max_memory, options.keep_steps)
     goal.constraints()
-    planner = proposers_for(
-        options.planner,
-        goal,
-        options.target,
-        os.environ,
-        base_url=options.llm_base_url,
-        model=options.llm_model,
-    )
+    settings = llm_settings(options)
+    agent = agent_for(options.planner, goal, options.target, os.environ, settings, seed=options.seed)
     if options.prior is not None:
         from diffopt.commands.composition import store_of
         from diffopt.composition import with_prior
 
-        planner = with_prior(planner, store_of(options.prior))
+        agent = with_prior(agent, store_of(options.prior))
     with Display(quiet=options.json) as display:
         artifact = compile(
             options.source,
@@ -79,8 +75,8 @@ def run(options: argparse.Namespace) -> int:
             target=options.target,
             budget=options.budget,
             prompts=options.prompts,
-            passes=options.passes,
-            proposers=planner,
+            passes=options.passes and spelled_out(options.passes, promoted(os.environ, settings.data)),
+            agent=agent,
             engine_cache=_bytes(options.engine_cache_size),
             resume=options.resume,
             force=options.force,

@@ -34,7 +34,7 @@ def test_a_pass_that_cannot_be_used_here_says_why(module: ModuleOp) -> None:
 def test_the_tool_description_is_json_with_a_schema_for_plans(module: ModuleOp) -> None:
     description = json.loads(tool_description(module))
     assert [item["name"] for item in description["passes"]] == list(registry())
-    assert description["plan_schema"]["required"] == ["plans"]
+    assert description["plan_schema"]["required"] == ["plans", "hints"]
     assert set(description["passes"][0]) >= {"tier", "summary", "notes", "options", "legal", "examples"}
 
 
