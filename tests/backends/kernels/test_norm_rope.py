@@ -38,7 +38,7 @@ def test_queries_out_of_one_projection_need_no_copy(
     close: Callable[..., None], double: Callable[..., list[Any]]
 ) -> None:
     projected = torch.randn(1, 4, 3 * 24, generator=torch.Generator().manual_seed(0))
-    query = projected.chunk(3, dim=-1)[0].unflatten(-1, (3, 8))
+    query = projected.chunk(3, dim=-1)[0].reshape(1, 4, 3, 8)
     arguments = query, torch.rand(8), 1e-6, None, None, None, None, 0.0, True
     close(norm_rope(*arguments), reference(*double(*arguments)))
 
