@@ -34,9 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", default="12", help="of the baseline")
     parser.add_argument("-o", "--out", type=Path, default=RESULTS)
     given = parser.parse_args(arguments)
-    study = json.loads(given.out.read_text()) if given.out.is_file() else {"artifacts": {}}
     for name in given.only:
-        study["artifacts"][name] = case = _case(ARTIFACTS[name], given.steps)
+        case = _case(ARTIFACTS[name], given.steps)
+        study = json.loads(given.out.read_text()) if given.out.is_file() else {"artifacts": {}}
+        study["artifacts"][name] = case
         study |= {
             "machine": device.environment(),
             "command": f"python -m diffopt.studies.effects --steps {given.steps}",
