@@ -7,7 +7,6 @@ each thing that may vary; a dimension that changes with the height is the height
 from __future__ import annotations
 
 import contextlib
-import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,9 +14,9 @@ from typing import Any
 import torch
 
 from diffopt.backends.base import Axis, BackendError, Part, Tensors
+from diffopt.backends.component_call import CalledComponent, ComponentCall, component_call, tensors_of
 from diffopt.backends.runtime.attachment import attachment
-from diffopt.backends.runtime.leaf import Closed
-from diffopt.backends.runtime.recording import Envelope, envelope, quiet, record
+from diffopt.backends.runtime.recording import quiet, record
 
 VARYING = ("batch", "height", "width", "sequence")
 DECODER, ENCODER = "vae_decoder", "vae_encoder"
@@ -79,14 +78,10 @@ def with_calls(pipe: Any, parts: Sequence[Part], prompts: Sequence[str], steps: 
     seen: dict[str, list[Tensors]] = {part.name: [] for part in parts}
 
     def listening(part: Part, original: Any) -> Any:
-        signature = inspect.signature(original)
-
         def call(*args: Any, **kwargs: Any) -> Any:
-            given = signature.bind(*args, **kwargs).arguments
-            values = [given.get(name) for name in part.input_names]
-            tensors = [value.detach().clone() for value in values if isinstance(value, torch.Tensor)]
-            if len(tensors) == len(values):
-                seen[part.name].append(tuple(tensors))
+            tensors = tensors_of(original, args, kwargs)
+            if len(tensors) == len(part.inputs):
+                seen[part.name].append(tensors)
             return original(*args, **kwargs)
 
         return call
@@ -130,7 +125,7 @@ def _chosen(pipe: Any, components: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(named))
 
 
-def _calls(pipe: Any, watched: Mapping[str, str], sizes: Mapping[str, int]) -> dict[str, Envelope]:
+def _calls(pipe: Any, watched: Mapping[str, str], sizes: Mapping[str, int]) -> dict[str, ComponentCall]:
     """Return what each component is called with in a call of these sizes."""
     arguments: dict[str, Any] = {name: sizes[name] for name in ("height", "width") if name in sizes}
     parameters = attachment(pipe).parameters
@@ -146,7 +141,7 @@ def _calls(pipe: Any, watched: Mapping[str, str], sizes: Mapping[str, int]) -> d
         seen = record(pipe, dict(watched), size=arguments)
     with torch.no_grad():
         return {
-            name: envelope(getattr(getattr(pipe, name), watched[name]), args, kwargs)
+            name: component_call(getattr(getattr(pipe, name), watched[name]), args, kwargs)
             for name, (args, kwargs) in seen.items()
         }
 
@@ -193,14 +188,14 @@ def _sizes(values: Tensors) -> list[tuple[int, ...]]:
     return [tuple(value.shape) for value in values]
 
 
-def _shapes(calls: Mapping[str, Envelope], base: Mapping[str, Envelope]) -> dict[str, list[tuple[int, ...]]]:
+def _shapes(calls: Mapping[str, ComponentCall], base: Mapping[str, ComponentCall]) -> dict[str, list[tuple[int, ...]]]:
     for name, call in calls.items():
         if call.names != base[name].names:
             raise BackendError(f"{name} is called with other arguments at other sizes: it cannot be one engine")
     return {name: _sizes(call.examples) for name, call in calls.items()}
 
 
-def _axes(call: Envelope, varied: Mapping[str, tuple[Axis, list[tuple[int, ...]]]]) -> tuple[dict[int, Axis], ...]:
+def _axes(call: ComponentCall, varied: Mapping[str, tuple[Axis, list[tuple[int, ...]]]]) -> tuple[dict[int, Axis], ...]:
     """Return the open dimensions of a component's inputs; dimensions of one name are of one size."""
     found: dict[str, Axis] = {}
     opened: list[dict[int, Axis]] = []
@@ -236,14 +231,14 @@ def _settled(axis: Axis, found: dict[str, Axis], argument: str) -> Axis:
     return found.setdefault(own.name, own)
 
 
-def _part(pipe: Any, name: str, owner: str, call: Envelope, axes: tuple[dict[int, Axis], ...]) -> Part:
+def _part(pipe: Any, name: str, owner: str, call: ComponentCall, axes: tuple[dict[int, Axis], ...]) -> Part:
     module = getattr(pipe, owner)
     method = getattr(module, METHODS.get(owner, "forward"))
-    closed = Closed(module, method, call.names, {**call.fixed, "return_dict": False}).eval()
-    return Part(name, closed, call.examples, call.names, call.batched, axes)
+    called = CalledComponent(module, method, call).eval()
+    return Part(name, called, call.examples, call.names, call.batched, axes)
 
 
-def _encoder(pipe: Any, call: Envelope, axes: tuple[dict[int, Axis], ...]) -> Part:
+def _encoder(pipe: Any, call: ComponentCall, axes: tuple[dict[int, Axis], ...]) -> Part:
     """Return the VAE's encoder; it takes pictures of the size that the decoder makes of its latents."""
     with torch.no_grad():
         picture = pipe.vae.decode(call.examples[0], return_dict=False)[0]
