@@ -43,7 +43,8 @@ def _model(data: JSON, untimed: str) -> JSON:
         for key in ("rounds", "ratios", "fewer_steps"):
             kept.pop(key, None)
         kept["untimed"] = untimed
-    return _rounded(kept)
+    rounded: JSON = _rounded(kept)
+    return rounded
 
 
 def _case(case: JSON) -> JSON:

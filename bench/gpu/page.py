@@ -60,7 +60,8 @@ def roofline_s(found: JSON, model: JSON) -> float:
 def best_stock(model: JSON) -> str:
     """Return the fastest stock arm."""
     stock = [name for name in model["ratios"] if name.startswith("stock")]
-    return min(stock, key=lambda name: float(model["ratios"][name]["median_s"]))
+    fastest: str = min(stock, key=lambda name: float(model["ratios"][name]["median_s"]))
+    return fastest
 
 
 def _arms(found: JSON, run: str, model: JSON) -> Iterator[str]:
