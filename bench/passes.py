@@ -87,6 +87,8 @@ class _Bench(contextlib.ExitStack):
 
     def effect(self, found: type[DiffusionPass]) -> str:
         """Return what a pass does, in one cell of a table."""
+        if found.devices == ("cuda",):
+            return "needs a GPU, not run"
         refusals = []
         for model in SHIPPED():
             module = self._module(model, adapted=found.name == "fuse-lora")

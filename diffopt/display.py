@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Self
 from diffopt.events import Asked, Assumed, Decided, Event, Missed, Progress, Stage, Told
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
 
     from xdsl.dialects.builtin import ModuleOp
 
-    from diffopt.bench.evaluate import Outcome
+    from diffopt.bench.evaluate import Measured, Outcome
 
 
 class Display:
@@ -27,6 +28,7 @@ class Display:
         self._console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
         self._status = self._console.status("starting")
         self._stage = self._candidate = ""
+        self._measured: list[Measured] = []
         self.missed: list[Missed] = []
 
     def __enter__(self) -> Self:
@@ -52,8 +54,10 @@ class Display:
                 self._candidate = f"{candidate.id:3d}  {short(candidate.trace)}"
             case Progress(text, done, total):
                 where = self._candidate or self._stage
-                self._status.update(escape(f"{where}: {text} {done}/{total}"))
+                front = front_line(self._measured)
+                self._status.update(escape(f"{where}: {text} {done}/{total}{front and chr(10) + front}"))
             case Told(candidate, outcome):
+                self._remember(outcome)
                 self._console.print(escape(f"{candidate.id:3d}  {describe(outcome)}  {short(candidate.trace)}"))
             case Decided(name, trace, outcome):
                 self._console.print(escape(f"     {describe(outcome)}  {name + ': ' if name else ''}{short(trace)}"))
@@ -63,6 +67,12 @@ class Display:
                 self._console.print(escape(f"near by: {short(trace)}\n         {'; '.join(reasons)}"))
                 self._say_why(outcome)
 
+    def _remember(self, outcome: Outcome) -> None:
+        from diffopt.bench.evaluate import Measured
+
+        if isinstance(outcome, Measured):
+            self._measured.append(outcome)
+
     def _say_why(self, outcome: Outcome) -> None:
         """Say what keeps a program from the next stronger tier."""
         from diffopt.bench.evaluate import Measured, Thresholds
@@ -70,6 +80,22 @@ class Display:
         missing = Thresholds().missing(outcome.fidelity) if isinstance(outcome, Measured) else ""
         if missing:
             self._console.print(f"         {missing}", style="dim")
+
+
+def front_line(outcomes: Sequence[Measured], most: int = 6) -> str:
+    """Return the programs that none is better than, fastest first, in one line; empty where there are none."""
+    import numpy as np
+
+    from diffopt.search.goals import objectives
+    from diffopt.search.selection import front
+
+    if not outcomes:
+        return ""
+    best = front(np.array([objectives(o) for o in outcomes]), np.zeros(len(outcomes)))
+    fastest = sorted((outcomes[i] for i in best), key=lambda outcome: -outcome.latency.ratio)
+    shown = "  ".join(f"{o.latency.ratio:.1f}x {o.fidelity.psnr_median:.0f} dB" for o in fastest[:most])
+    more = f"  and {len(fastest) - most} more" if len(fastest) > most else ""
+    return f"front  {shown}{more}"
 
 
 def say_assumed(module: ModuleOp) -> None:

@@ -70,7 +70,7 @@ def bench_of(
         work = Workload(
             tuple(asked["search_prompts"]), tuple(asked["prompts"]), asked["seed"], asked["height"], asked["width"]
         )
-        thresholds = Thresholds(**manifest["thresholds"])
+        thresholds = Thresholds.from_json(manifest["thresholds"])
         recorded = outcome_from_json(manifest["result"])
         trace = Trace.parse(manifest["trace"])
     except (KeyError, TypeError, ValueError) as error:

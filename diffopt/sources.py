@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, TypeVar
 
@@ -116,17 +116,12 @@ def _lift_live(pipe: object, settings: dict[str, str]) -> Source:
 
 
 def _lift_builtin(name: str, settings: dict[str, str]) -> Source:
-    from diffopt.bench.models import builtin, shipped
-    from diffopt.ir.source_directory import describe_directory
+    from diffopt.bench.models import builtin, describe, shipped
 
     model = builtin(name)
     if model is None:
         raise DiffoptError("no such built-in model", where=name, hint=f"there is {', '.join(shipped())}")
-    defaults = _Call(steps=model.steps, guidance=model.guidance, height=model.height, width=model.width)
-    call: _Call = {**defaults, **_call_settings(settings, name)}
-    description = describe_directory(model.directory, name=name.removeprefix("demo:"), **call)
-    if model.arguments:
-        description = replace(description, arguments={**description.arguments, **model.arguments})
+    description = describe(model, **_call_settings(settings, name))
     return Source(name, "builtin", _build(description), builtin=model)
 
 

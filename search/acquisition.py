@@ -36,10 +36,17 @@ def worth(
     deviation: Points,
     steps_kept: Sequence[bool],
     levels: Sequence[Level] = LEVELS,
+    pending: Points | None = None,
 ) -> Worth:
-    """Weigh programs by the predictions for them: mean and deviation of the objectives (n × 3 each)."""
+    """Weigh programs by the predictions for them: mean and deviation of the objectives (n × 3 each).
+
+    Args:
+        pending: what is predicted of programs that are being measured; taken for granted, so that several workers do
+            not go after the same gain.
+    """
     reference = history.reference
-    sure = expected_gains(history.front, reference, mean, deviation) / (history.volume or 1.0)
+    front = history.front if pending is None else np.vstack([history.front, pending])
+    sure = expected_gains(front, reference, mean, deviation) / (history.volume or 1.0)
     for level in levels:
         demand = _demand(level, history, constraints)
         if demand is not None:

@@ -20,7 +20,7 @@ from diffopt.search.goals import LEVELS, Constraints, Level, winners
 from diffopt.search.history import History, features, read
 from diffopt.search.records import Attempt, Candidate, Proposal, Proposer, Trial
 from diffopt.search.repair import repair
-from diffopt.search.selection import front
+from diffopt.search.selection import Points, front
 from diffopt.search.space import Legal, PassSpace, Refused, Space, Steps, tidy
 from diffopt.search.standing import disappointing
 from diffopt.search.surrogate import Surrogate
@@ -53,7 +53,7 @@ class Settings:
     proposals: int = 24
     opening: int = 8
     population: int = 12
-    offspring: int = 60
+    offspring: int = 20
     rounds: int = 3
     scattered: int = 20
     exploration: float = 0.0
@@ -240,24 +240,29 @@ class Engine:
         rng: np.random.Generator,
     ) -> _Choice | None:
         """Return the program worth most, less where its parts tend to fail, after some rounds of bettering it unmeasured."""
+        waited_for = self._store.pending(self.run_id)
+        flying = [{**c.facts, **trace_facts(self._space.parse(c.trace).passes)} for c in waited_for]
+        pending = surrogate.predict(flying)[0] if flying else None
         pool: list[_Choice] = []
         made: Sequence[_Choice] = [*waiting, *self._offspring(parents, seen, rng, self._settings.offspring)]
         for left in reversed(range(self._settings.rounds)):
             pool = sorted(
-                [*pool, *self._weighed(surrogate, history, made)], key=lambda choice: choice.rank, reverse=True
+                [*pool, *self._weighed(surrogate, history, made, pending)], key=lambda choice: choice.rank, reverse=True
             )
             if left:
                 best, known = [c.steps for c in pool[: self._settings.population]], seen | {c.legal.key for c in pool}
                 made = self._offspring(best, known, rng, self._settings.offspring)
         return pool[0] if pool else None
 
-    def _weighed(self, surrogate: Surrogate, history: History, choices: Sequence[_Choice]) -> list[_Choice]:
+    def _weighed(
+        self, surrogate: Surrogate, history: History, choices: Sequence[_Choice], pending: Points | None
+    ) -> list[_Choice]:
         """Return the choices with what they are expected to be worth."""
         if not choices:
             return []
         mean, deviation = surrogate.predict([features(c.steps, c.legal) for c in choices])
         kept = [bool(c.legal.facts.get("steps_kept")) for c in choices]
-        found = worth(history, self.constraints, mean, deviation, kept, self._settings.levels)
+        found = worth(history, self.constraints, mean, deviation, kept, self._settings.levels, pending)
         return [
             replace(choice, predicted=float(sure), rank=(float(sure) * history.trust(choice.steps), -float(excess)))
             for choice, sure, excess in zip(choices, found.sure, found.excess, strict=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias, TypeVar
@@ -11,7 +12,8 @@ from xdsl.dialects.builtin import ModuleOp
 from diffopt.ir.identity import module_hash
 from diffopt.passes.base import DiffusionPass, Refusal, registry
 from diffopt.passes.pipeline import Trace, run
-from diffopt.search.facts import facts
+from diffopt.search.cost_model import CostModel, calls_of, making_of
+from diffopt.search.facts import WORK, facts
 
 Steps: TypeAlias = tuple[DiffusionPass, ...]
 
@@ -66,6 +68,7 @@ class PassSpace:
     Args:
         device: what the programs are for; passes for other kinds of device are left out where none are given.
         keep_steps: refuse what changes the number of denoising steps.
+        costs: what is known of costs here, from which the work of a program is predicted.
     """
 
     def __init__(
@@ -75,10 +78,11 @@ class PassSpace:
         passes: Mapping[str, type[DiffusionPass]] | None = None,
         device: str = "cpu",
         keep_steps: bool = False,
+        costs: CostModel | None = None,
         memory: int = 400,
     ) -> None:
         self._passes = _for_device(device) if passes is None else passes
-        self._keep_steps = keep_steps
+        self._keep_steps, self._costs = keep_steps, costs
         self._memory = memory
         self._modules: dict[Steps, ModuleOp | Refusal] = {}
         self._spaces: dict[tuple[str, Steps], Steps] = {}
@@ -127,7 +131,17 @@ class PassSpace:
             return Refused(Refusal(reason, steps[-1].name, "keep-steps"), len(steps) - 1)
         # Indicators that the baseline has too say nothing of a change; some hold names and paths.
         changed = {name: value for name, value in read.items() if "=" not in name or name not in self._baseline}
+        if self._costs is not None:
+            changed[WORK] = self._predicted(module)
         return Legal(module_hash(module), {**changed, "steps_kept": float(now == before_steps)})
+
+    def _predicted(self, module: ModuleOp) -> float:
+        """Return the log of the seconds a program will take; where its parts are unknown, as if made like the baseline."""
+        assert self._costs is not None
+        calls = calls_of(module)
+        makings = (making_of(module), making_of(self._module))
+        known = [s for making in makings if (s := self._costs.predict(making, calls)) is not None]
+        return math.log(known[0]) if known else math.log(max(calls.work(self._costs.shallow, self._costs.single), 1.0))
 
     def _after(self, steps: Steps) -> ModuleOp | Refusal:
         """Run the last step on what the others lead to: a pass reads the module alone, so that is the whole run."""

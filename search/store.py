@@ -157,17 +157,28 @@ class Store:
         """See `TrialStore`."""
         from diffopt.bench.outcome import Measured
 
-        status = "measured" if isinstance(outcome, Measured) else "failed"
+        text = _dump(outcome.to_json())
         with self._transaction() as db:
             asked = "SELECT 1 FROM candidate WHERE run_id = ? AND id = ?"
-            told = "SELECT 1 FROM outcome WHERE run_id = ? AND candidate_id = ?"
             if db.execute(asked, (run_id, candidate_id)).fetchone() is None:
                 raise ValueError(f"run {run_id} has no candidate {candidate_id}")
-            if db.execute(told, (run_id, candidate_id)).fetchone():
-                raise ValueError(f"candidate {candidate_id} of run {run_id} was told before")
+            for table in ("outcome", "failure"):
+                told = f"SELECT 1 FROM {table} WHERE run_id = ? AND candidate_id = ?"
+                if db.execute(told, (run_id, candidate_id)).fetchone():
+                    raise ValueError(f"candidate {candidate_id} of run {run_id} was told before")
+            # One order of telling over both tables.
+            (last,) = db.execute(
+                "SELECT MAX(s) FROM (SELECT COALESCE(MAX(sequence), 0) AS s FROM outcome"
+                " UNION ALL SELECT COALESCE(MAX(sequence), 0) FROM failure)"
+            ).fetchone()
+            table, column, value = (
+                ("outcome", "status", "measured")
+                if isinstance(outcome, Measured)
+                else ("failure", "kind", outcome.kind)
+            )
             db.execute(
-                "INSERT INTO outcome (run_id, candidate_id, status, json, created) VALUES (?, ?, ?, ?, ?)",
-                (run_id, candidate_id, status, _dump(outcome.to_json()), self._clock()),
+                f"INSERT INTO {table} (sequence, run_id, candidate_id, {column}, json, created) VALUES (?, ?, ?, ?, ?, ?)",
+                (last + 1, run_id, candidate_id, value, text, self._clock()),
             )
 
     def candidates(self, run_id: str) -> tuple[Candidate, ...]:
@@ -180,7 +191,7 @@ class Store:
     def pending(self, run_id: str) -> tuple[Candidate, ...]:
         """See `TrialStore`."""
         query = (
-            f"SELECT {_COLUMNS} FROM candidate c LEFT JOIN outcome o ON o.run_id = c.run_id AND o.candidate_id = c.id"
+            f"SELECT {_COLUMNS} FROM candidate c LEFT JOIN ({_TOLD}) o ON o.run_id = c.run_id AND o.candidate_id = c.id"
             " WHERE c.run_id = ? AND o.candidate_id IS NULL ORDER BY c.id"
         )
         return tuple(_candidate(row) for row in self._rows(query, run_id))
@@ -190,7 +201,7 @@ class Store:
         from diffopt.bench.outcome import outcome_from_json
 
         query = (
-            f"SELECT {_COLUMNS}, o.json FROM outcome o JOIN candidate c ON o.run_id = c.run_id AND o.candidate_id = c.id"
+            f"SELECT {_COLUMNS}, o.json FROM ({_TOLD}) o JOIN candidate c ON o.run_id = c.run_id AND o.candidate_id = c.id"
             " WHERE o.run_id = ? ORDER BY o.sequence"
         )
         rows = self._rows(query, run_id)
@@ -289,6 +300,10 @@ def in_use(path: Path) -> bool:
     return False
 
 
+_TOLD = (
+    "SELECT sequence, run_id, candidate_id, json FROM outcome"
+    " UNION ALL SELECT sequence, run_id, candidate_id, json FROM failure"
+)
 _COLUMNS = "c.id, c.trace, c.key, c.origin, c.facts, c.predicted"
 
 

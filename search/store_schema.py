@@ -61,6 +61,22 @@ MIGRATIONS: tuple[str, ...] = (
         created REAL NOT NULL
     )
     """,
+    """
+    CREATE TABLE failure (
+        sequence INTEGER PRIMARY KEY,
+        run_id TEXT NOT NULL,
+        candidate_id INTEGER NOT NULL,
+        kind TEXT NOT NULL,
+        json TEXT NOT NULL,
+        created REAL NOT NULL,
+        UNIQUE (run_id, candidate_id),
+        FOREIGN KEY (run_id, candidate_id) REFERENCES candidate (run_id, id)
+    );
+    INSERT INTO failure (sequence, run_id, candidate_id, kind, json, created)
+        SELECT sequence, run_id, candidate_id, json_extract(json, '$.kind'), json, created
+        FROM outcome WHERE status = 'failed';
+    DELETE FROM outcome WHERE status = 'failed'
+    """,
 )
 """Step *n* takes a file from version *n* to *n + 1*; append, never edit. Statements are separated by semicolons."""
 

@@ -170,7 +170,8 @@ class Fold:
         decode = Leaf("vae", Closed(pipe.vae, pipe.vae.decode, (latent,), {"return_dict": False}), ("z",), (True,))
         capture, decoded = Capture(), list[torch.Tensor]()
         with torch.no_grad(), one_thread():
-            negative = pipe.encode_prompt("a", "cpu", 1, True, str(settings["negative_prompt"]))[1]
+            with attachment(pipe).looking():
+                negative = pipe.encode_prompt("a", "cpu", 1, True, str(settings["negative_prompt"]))[1]
             with attachment(pipe).looking(), quiet(pipe), self._listening(capture, decode, decoded), capture:
                 inputs = [capture.input("input_ids", ids), capture.input("noise", noise)]
                 (embedded, *_) = capture.call(text, inputs[0])

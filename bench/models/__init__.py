@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -17,6 +18,8 @@ from diffopt.bench.models.words import WORDS
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+
+    from diffopt.ir.description import PipelineDescription
 
     Images = npt.NDArray[np.float32]
 
@@ -99,3 +102,25 @@ def builtin(name: str) -> Builtin | None:
 def shipped() -> tuple[str, ...]:
     """Return the names of the models whose weights are there, in the order they are listed."""
     return tuple(name for name in BUILTINS if builtin(name) is not None)
+
+
+def describe(
+    model: Builtin,
+    *,
+    steps: int | None = None,
+    guidance: float | None = None,
+    height: int | None = None,
+    width: int | None = None,
+) -> PipelineDescription:
+    """Describe a built-in model with its baseline's call; what is given takes the place of the baseline's own."""
+    from diffopt.ir.source_directory import describe_directory
+
+    described = describe_directory(
+        model.directory,
+        name=model.name.removeprefix("demo:"),
+        steps=model.steps if steps is None else steps,
+        guidance=model.guidance if guidance is None else guidance,
+        height=model.height if height is None else height,
+        width=model.width if width is None else width,
+    )
+    return replace(described, arguments={**described.arguments, **model.arguments})

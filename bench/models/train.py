@@ -1,7 +1,7 @@
 """Train built-in models within a given time: `python -m diffopt.bench.models.train --model all --seconds 240 --out DIR`.
 
 One process draws the scenes, then every model is trained in a process of its own on the same device. What is trained
-lands in DIR as two archives that `--integrate DIR` writes into the package.
+lands in DIR as two archives; `--integrate DIR --model NAMES` writes those that are good enough into the package.
 """
 
 from __future__ import annotations
@@ -42,11 +42,10 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=12, help="processes that draw")
     parser.add_argument("--deadline", type=float, default=0.0, help=argparse.SUPPRESS)
     parser.add_argument("--eager", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--integrate", type=Path, metavar="DIR", help="write what DIR holds into the package")
+    parser.add_argument(
+        "--integrate", type=Path, metavar="DIR", help="write what DIR holds of --model into the package"
+    )
     given = parser.parse_args()
-    if given.integrate is not None:
-        unpack(given.integrate)
-        return
     if given.deadline:
         try:
             train_one(
@@ -66,6 +65,9 @@ def main() -> None:
     unknown = [name for name in names if name not in RECIPES]
     if unknown:
         parser.error(f"no model {unknown[0]}; there are {', '.join(RECIPES)}")
+    if given.integrate is not None:
+        unpack(given.integrate, names)
+        return
     _train_all(names, given)
 
 

@@ -1,13 +1,14 @@
 """Whether a tier is stable: `python -m diffopt.bench.studies.stability` judges the same programs run after run.
 
-Each run has a fresh fork server, fresh processes, and reference images of its own. Writes bench/results/stability-cpu.json;
-runs are added to those that are there, until there are enough.
+Each run has fresh processes, and reference images of its own. Writes bench/results/stability-cpu.json; runs are added to those
+that are there, until there are enough.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
@@ -15,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from diffopt.bench import device
+from diffopt.bench.environment import allowed
 from diffopt.bench.evaluate import Evaluator, Measured, Program
+from diffopt.bench.forkserver import ForkServer
 from diffopt.bench.workload import Workload
 from diffopt.ir.description import build_module
 from diffopt.ir.emit_pipeline import emit_pipeline
@@ -23,8 +26,8 @@ from diffopt.ir.source_directory import describe_directory
 from diffopt.passes.pipeline import Trace, applied
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "stability-cpu.json"
-STEPS, PROMPTS = 10, 8
-TRACES = ("channels-last", "quantize", "reduce-steps{steps=5}", "guidance-off")
+STEPS, PROMPTS = 8, 5
+TRACES = ("channels-last", "quantize")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -35,18 +38,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("-o", "--out", type=Path, default=RESULTS)
     given = parser.parse_args(arguments)
     study = json.loads(given.out.read_text()) if given.out.is_file() else {"runs": []}
-    for _ in range(min(given.now, given.runs - len(study["runs"]))):
-        study["runs"].append(one_run())
-        study |= {
-            "machine": device.environment(),
-            "command": f"python -m diffopt.bench.studies.stability --runs {given.runs}",
-            "tiers": {trace: dict(Counter(run[trace]["tier"] for run in study["runs"])) for trace in TRACES},
-        }
-        given.out.write_text(json.dumps(study, indent=None, separators=(",", ":")) + "\n", encoding="utf-8")
+    with tempfile.TemporaryDirectory(prefix="diffopt-stability-") as home:
+        seen = allowed(os.environ, home=Path(home), threads=1)
+        with ForkServer(Path(home), environment=seen) as server:
+            for _ in range(min(given.now, given.runs - len(study["runs"]))):
+                study["runs"].append(one_run(server))
+                study |= {
+                    "machine": device.environment(),
+                    "command": f"python -m diffopt.bench.studies.stability --runs {given.runs}",
+                    "tiers": {trace: dict(Counter(run[trace]["tier"] for run in study["runs"])) for trace in TRACES},
+                }
+                given.out.write_text(json.dumps(study, separators=(",", ":")) + "\n", encoding="utf-8")
     print(len(study["runs"]), json.dumps(study.get("tiers", {})))
 
 
-def one_run() -> dict[str, Any]:
+def one_run(server: ForkServer) -> dict[str, Any]:
     """Return what a run says of each program: tier, figures, ratio."""
     from diffopt.bench.models.shapes import SHAPES
 
@@ -61,11 +67,12 @@ def one_run() -> dict[str, Any]:
             work=Path(scratch) / "work",
             engines=Path(scratch) / "engines",
             scorer=SHAPES.scorer(),
+            server=server,
         ) as evaluator,
     ):
         for trace in TRACES:
             changed = Program(trace, emit_pipeline(applied(Trace.parse(trace), module)))
-            outcome = evaluator.evaluate(changed, split="heldout", pairs=(5, 5), any_image=True)
+            outcome = evaluator.evaluate(changed, split="heldout", pairs=(3, 3), any_image=True)
             found[trace] = {"tier": outcome.kind} if not isinstance(outcome, Measured) else {
                 "tier": outcome.tier,
                 "psnr_median": round(outcome.fidelity.psnr_median, 3),

@@ -21,7 +21,7 @@ from diffopt.effects import Effects, effects_lines, effects_of_artifact
 RESULTS = Path(__file__).resolve().parents[2] / "bench" / "results" / "effects-cpu.json"
 ARTIFACTS = {
     "structure": "channels-last,guidance-window{stop=0.9},reuse-prompt-embeddings",
-    "arithmetic": "quantize,fuse-qkv,constant-embeddings,reuse-prompt-embeddings",
+    "arithmetic": "fuse-qkv,quantize,constant-embeddings",
     "cache": "cache-features{interval=2},vae-channels-last,constant-embeddings",
 }
 PROMPTS = 6
@@ -34,9 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", default="12", help="of the baseline")
     parser.add_argument("-o", "--out", type=Path, default=RESULTS)
     given = parser.parse_args(arguments)
-    study = json.loads(given.out.read_text()) if given.out.is_file() else {"artifacts": {}}
     for name in given.only:
-        study["artifacts"][name] = case = _case(ARTIFACTS[name], given.steps)
+        case = _case(ARTIFACTS[name], given.steps)
+        study = json.loads(given.out.read_text()) if given.out.is_file() else {"artifacts": {}}
+        study["artifacts"][name] = case
         study |= {
             "machine": device.environment(),
             "command": f"python -m diffopt.studies.effects --steps {given.steps}",

@@ -54,7 +54,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("-o", "--out", type=Path, default=RESULTS)
     given = parser.parse_args(arguments)
-    study = json.loads(given.out.read_text()) if given.only and given.out.is_file() else {"cases": {}}
     source = lift("demo:shapes", {"steps": str(STEPS)})
     assert source.builtin is not None
     prompts = source.builtin.prompts("search", 2 * PROMPTS, 0)
@@ -71,6 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ):
         for number in given.only or range(len(PLANTED)):
             case = _case(evaluator, source.module, *PLANTED[number])
+            study = json.loads(given.out.read_text()) if given.out.is_file() else {"cases": {}}
             study["cases"][str(number)] = case
             study |= {"machine": device.environment(), "command": "python -m diffopt.studies.faults"}
             given.out.write_text(json.dumps(study, indent=1) + "\n", encoding="utf-8")

@@ -41,6 +41,7 @@ class ContextParallel(DiffusionPass):
     before = ("family:compilation",)
     one_of = "parallelism"
     architectures = ("transformer",)
+    devices = ("cuda",)
     on_request = True
     excludes = MappingProxyType(
         {

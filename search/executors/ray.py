@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -130,6 +131,8 @@ def _started(address: str | None, workers: int) -> Any:
         import ray.exceptions
     except ImportError as error:
         raise DiffoptError("Ray is not installed", where="--executor ray", hint="pip install 'diffopt[ray]'") from error
+    if address:
+        _reachable(address)
     given: dict[str, Any] = {"address": address} if address else {"num_cpus": workers, "include_dashboard": False}
     try:
         ray.init(**given, configure_logging=False, log_to_driver=False)
@@ -137,3 +140,19 @@ def _started(address: str | None, workers: int) -> Any:
         reason = str(error).splitlines()[0][:200]
         raise DiffoptError(f"no Ray cluster ({reason})", where="--executor ray", hint="check its address") from error
     return ray
+
+
+def _reachable(address: str) -> None:
+    """Check that somebody listens; Ray itself tries for minutes.
+
+    Raises:
+        DiffoptError: nobody does.
+    """
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError as error:
+        message = f"no Ray cluster at {address} ({error.strerror or error})"
+        raise DiffoptError(message, where="--executor ray", hint="check its address") from error

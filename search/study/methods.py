@@ -14,8 +14,8 @@ from diffopt.search.store import MEMORY, Store
 from diffopt.search.study.problem import Method, Problem, candidate
 from diffopt.search.variation import fresh, vary
 
-FRONT = Settings(levels=())
-"""Search for the front alone: what all methods here are compared by."""
+FRONT = Settings(levels=(), offspring=60)
+"""Search for the front alone, what all methods here are compared by; and look at more programs, as checking one is cheap."""
 
 ATTEMPTS = 200
 """Draws for one new program, before a method is said to have run out of them."""

@@ -35,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("problem", help="`synthetic`, or the file of a recorded landscape")
     parser.add_argument("--seeds", type=int, default=20, help="runs a method")
     parser.add_argument("--first", type=int, default=0, help="the first seed; instances from 1000 on were tuned with")
+    parser.add_argument("--longer", type=int, default=0, help="go on to so many measurements, to see who gets there")
     parser.add_argument("--methods", nargs="*", default=list(ALL), choices=list(ALL))
     parser.add_argument("--runs", type=Path, help="file with the runs (default: beside the result)")
     parser.add_argument("-o", "--out", type=Path, help="the result")
@@ -49,18 +50,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         reference = problem.reference()
         for name in given.methods:
             if (name, seed) not in known:
-                known[name, seed] = _run(problem, name, seed, reference)
+                known[name, seed] = _run(problem, name, seed, reference, max(given.longer, BUDGETS[-1]))
                 with runs.open("a", encoding="utf-8") as lines:
                     lines.write(json.dumps({"method": name, "seed": seed, **known[name, seed]}) + "\n")
-    command = f"python -m diffopt.search.study.replay {given.problem} --seeds {given.seeds} --first {given.first}"
-    table = {"command": command, "environment": environment(), **summary(known, list(given.methods), list(seeds))}
+    longer = f" --longer {given.longer}" if given.longer else ""
+    command = (
+        f"python -m diffopt.search.study.replay {given.problem} --seeds {given.seeds} --first {given.first}{longer}"
+    )
+    table = {
+        "command": command,
+        "environment": environment(),
+        **summary(known, list(given.methods), list(seeds), max(given.longer, BUDGETS[-1])),
+    }
     out.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
     print("\n".join(lines_of(table)))
     return 0
 
 
 def summary(
-    known: Mapping[tuple[str, int], dict[str, Any]], methods: Sequence[str], seeds: Sequence[int]
+    known: Mapping[tuple[str, int], dict[str, Any]],
+    methods: Sequence[str],
+    seeds: Sequence[int],
+    count: int = BUDGETS[-1],
 ) -> dict[str, Any]:
     """Return means, medians of measurements needed, and how surely ours is better, by method.
 
@@ -71,14 +82,14 @@ def summary(
         runs = [known[name, seed] for seed in seeds]
         row: dict[str, Any] = {"share": {str(b): _mean([r["share"][i] for r in runs]) for i, b in enumerate(BUDGETS)}}
         for share in SHARES:
-            counts = [r["needed"][str(share)] or BUDGETS[-1] + 1 for r in runs]
-            row[f"needed for {share}"] = {"median": median(counts), "not within": sum(c > BUDGETS[-1] for c in counts)}
+            counts = [r["needed"][str(share)] or count + 1 for r in runs]
+            row[f"needed for {share}"] = {"median": median(counts), "not within": sum(c > count for c in counts)}
         if name != OURS and OURS in methods:
             ours = [known[OURS, seed]["share"] for seed in seeds]
             theirs = [r["share"] for r in runs]
             row["p"] = {str(b): p_greater([o[i] for o in ours], [t[i] for t in theirs]) for i, b in enumerate(BUDGETS)}
         rows[name] = row
-    return {"seeds": list(seeds), "budgets": list(BUDGETS), "methods": rows}
+    return {"seeds": list(seeds), "measurements": count, "budgets": list(BUDGETS), "methods": rows}
 
 
 def lines_of(table: Mapping[str, Any]) -> list[str]:
@@ -86,7 +97,7 @@ def lines_of(table: Mapping[str, Any]) -> list[str]:
     lines = [f"{'':20}" + "".join(f"{b:>8}" for b in table["budgets"]) + "   needed for 0.9   largest p"]
     for name, row in table["methods"].items():
         need, p = row["needed for 0.9"], max(row.get("p", {"": 0.0}).values())
-        text = f"{need['median']:g}" if need["median"] <= table["budgets"][-1] else f"> {table['budgets'][-1]}"
+        text = f"{need['median']:g}" if need["median"] <= table["measurements"] else f"> {table['measurements']}"
         lines.append(f"{name:20}" + "".join(f"{v:8.3f}" for v in row["share"].values()) + f"   {text:>14}   {p:.1e}")
     return lines
 
@@ -98,8 +109,8 @@ def _maker(text: str) -> Callable[[int], Problem]:
     return lambda seed: recorded
 
 
-def _run(problem: Problem, name: str, seed: int, reference: float) -> dict[str, Any]:
-    trials = ALL[name](problem, BUDGETS[-1], seed)
+def _run(problem: Problem, name: str, seed: int, reference: float, count: int) -> dict[str, Any]:
+    trials = ALL[name](problem, count, seed)
     return {
         "share": [round(value, 5) for value in reached(problem, trials, BUDGETS, reference)],
         "needed": {str(share): needed(problem, trials, share, reference) for share in SHARES},

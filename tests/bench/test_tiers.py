@@ -23,12 +23,16 @@ UNSCORED = dataclasses.replace(
     ("change", "tier"),
     [
         ({}, "exact"),
-        ({"psnr_p10": 79.9}, "near"),
-        ({"psnr_p10": 49.9, "prompt_accuracy": 0.92}, "near"),
+        ({"psnr_worst": 79.9}, "near"),
+        ({"feature_distance": 0.011}, "changed"),
+        ({"seed_psnr_median": 93.0}, "traded"),
+        ({"seed_psnr_median": 92.0}, "traded"),
+        ({"seed_psnr_median": 90.0}, "exact"),
+        ({"psnr_worst": 49.9, "prompt_accuracy": 0.92}, "near"),
         ({"prompt_accuracy": 0.919}, "traded"),
         ({"prompt_accuracy": 0.909}, "changed"),
         ({"prompt_accuracy": 1.0}, "exact"),
-        ({"psnr_p10": 30.0, "psnr_median": 35.0}, "near"),
+        ({"psnr_worst": 20.0, "psnr_p10": 30.0, "psnr_median": 35.0}, "near"),
         ({"psnr_p10": 29.9, "psnr_median": 35.0}, "traded"),
         ({"psnr_p10": 31.0, "psnr_median": 34.9}, "traded"),
         ({"psnr_p10": 12.0, "psnr_median": 20.0, "feature_distance": 0.01}, "traded"),
@@ -43,7 +47,7 @@ def test_scored_images_get_the_strongest_tier_they_keep(change: dict[str, float]
     ("change", "tier"),
     [
         ({}, "exact"),
-        ({"psnr_p10": 30.0}, "near"),
+        ({"psnr_worst": 25.0, "psnr_p10": 30.0}, "near"),
         ({"psnr_p10": 20.0, "psnr_median": 25.0, "ssim_median": 0.85}, "traded"),
         ({"psnr_p10": 20.0, "psnr_median": 25.0, "ssim_median": 0.84}, "changed"),
         ({"psnr_p10": 19.0, "psnr_median": 25.0}, "changed"),
@@ -71,14 +75,25 @@ def test_exact_is_the_error_of_the_denoiser_in_the_dtype_the_user_deploys(change
 
 def test_thresholds_go_into_a_manifest_and_back() -> None:
     thresholds = Thresholds(near_psnr_median=40.0)
-    assert Thresholds(**json.loads(json.dumps(thresholds.to_json()))) == thresholds
+    assert Thresholds.from_json(json.loads(json.dumps(thresholds.to_json()))) == thresholds
+
+
+def test_an_older_manifest_asks_what_it_asked() -> None:
+    old = Thresholds.from_json({"exact_psnr_p10": 50.0, "near_psnr_median": 35.0})
+    images = dataclasses.replace(SCORED, psnr_worst=51.0, seed_psnr_median=94.0)
+    assert old.tier(images) == "exact"
+    assert old.tier(dataclasses.replace(images, denoiser_error=0.03)) == "exact"
+    with pytest.raises(TypeError):
+        Thresholds.from_json({"exact_error_float32": 1.0, "of_tomorrow": 1.0})
 
 
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
         ({}, ""),
-        ({"psnr_p10": 49.9}, "not exact: worst tenth 49.9 dB (at least 80)"),
+        ({"psnr_worst": 49.9}, "not exact: worst image 49.9 dB (at least 80)"),
+        ({"psnr_p10": 31.0, "psnr_median": 40.0, "seed_psnr_median": 38.0},
+         "not near: median 40.0 dB (at least 41), worst tenth 31.0 dB (at least 38)"),
         ({"denoiser_error": 0.03, "denoiser_dtype": "float32"}, "not exact: denoiser off by 3 % (at most 0.1 %)"),
         ({"prompt_accuracy": 0.914}, "not near: 1.6 points fewer prompts right (at most 1)"),
         ({"psnr_p10": 12.0, "psnr_median": 20.0, "feature_distance": 0.02},

@@ -32,7 +32,11 @@ COMPILERS = ("capture-step", "compile", "compile-regional", "compile-vae")
 EXACT = [
     found
     for found in registry().values()
-    if found.tier is Tier.EXACT and not found.on_request and found.name not in COMPILERS
+    if found.tier is Tier.EXACT
+    and not found.on_request
+    and found.name not in COMPILERS
+    # Without a GPU, kernels are interpreted, which takes minutes: tests/backends/kernels.
+    and (found.devices != ("cuda",) or torch.cuda.is_available())
 ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tarfile
+from collections.abc import Collection
 from pathlib import Path
 
 PARTS = 2
@@ -26,8 +27,8 @@ def pack(work: Path, out: Path) -> None:
         fresh.replace(out / f"models-{index + 1}.tar")
 
 
-def unpack(folder: Path) -> None:
-    """Write every model found in the archives of a folder into the package, as diffusers directories with their logs."""
+def unpack(folder: Path, names: Collection[str]) -> None:
+    """Write those of the named models that a folder's archives hold into the package, each with its log."""
     import tempfile
 
     from diffopt.bench.models.learning.one import RECIPES, folder_of, load_parts
@@ -38,7 +39,7 @@ def unpack(folder: Path) -> None:
                 opened.extractall(place, filter="data")
         for name, recipe in RECIPES.items():
             stored = Path(place) / f"{name}.safetensors"
-            if not stored.exists():
+            if name not in names or not stored.exists():
                 continue
             target = folder_of(recipe)
             recipe.write(load_parts(recipe, stored), target / "weights")

@@ -29,15 +29,17 @@ Load = Callable[[], tuple[Any, dict[str, Any]]]
 TINY_OF = {"transformer": "pixart", "flux": "flux", "flow": "sd3"}
 """The tiny pipeline for each kind of module that examples are written for."""
 
-NAMED = ("distill-lora", "fuse-lora", "tiny-vae")
-"""Passes of what a user names: they are given untrained stand-ins."""
+NAMED = ("distill-lora", "fuse-lora")
+"""Passes of adapters that a user names: they are given an untrained one."""
 
 CLASSES = {"pixart": "PixArtSigmaPipeline", "flux": "FluxPipeline"}
 
 ELSEWHERE = {
+    "capture-step": "begins with a request of another kind: test_capture_step.py",
     "context-parallel": "needs two GPUs",
     "drop-safety-checker": "needs a safety checker: test_drop_safety_checker.py",
     "rewrite": "needs code: tests/llm",
+    "tiny-vae": "another autoencoder: test_vae_transforms.py",
 }
 """Passes that cannot run on the tiny pipelines alone, and where they are tried instead."""
 
@@ -142,6 +144,8 @@ def _stop(*_: Any, **__: Any) -> None:
 def test_each_request_is_as_in_a_fresh_pipeline(load_of: Callable[[str], Load | str], name: str) -> None:
     if name in ELSEWHERE:
         pytest.skip(ELSEWHERE[name])
+    if registry()[name].devices == ("cuda",) and not torch.cuda.is_available():
+        pytest.skip("kernels are interpreted here, which takes minutes: tests/backends/kernels")
     load = load_of(name)
     if isinstance(load, str):
         pytest.skip(f"not for the tiny pipelines: {load}")

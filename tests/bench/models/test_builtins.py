@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
+import numpy as np
 import pytest
 
+from diffopt.bench.fit import load_emitted
 from diffopt.bench.models import BUILTINS, builtin, shipped
 from diffopt.ir.errors import DiffoptError
 from diffopt.sources import lift
@@ -36,6 +40,43 @@ def test_a_model_with_weights_lifts_with_its_baseline(name: str) -> None:
     assert source.builtin is model
     call = components(source.module)["pipeline"].values
     assert (call["height"], call["width"]) == (model.height, model.width)
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_a_model_is_kept_as_half_precision_numbers_and_text(name: str) -> None:
+    from safetensors import safe_open
+
+    model = BUILTINS[name]
+    files = [path for path in model.directory.rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} <= {".json", ".safetensors", ".txt"}
+    assert all(path.stat().st_mode & 0o444 == 0o444 for path in files)
+    assert (model.directory.parent / "train.log").is_file()
+    for path in (path for path in files if path.suffix == ".safetensors"):
+        with safe_open(path, "np") as weights:
+            kinds = {weights.get_slice(key).get_dtype() for key in weights.keys()}  # noqa: SIM118 - no mapping
+        assert kinds <= {"F16", "I64"}, path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", shipped())
+def test_the_emitted_baseline_makes_the_images_of_plain_diffusers_bit_for_bit(name: str) -> None:
+    import diffusers
+    import torch
+
+    model = BUILTINS[name]
+    index = json.loads((model.directory / "model_index.json").read_text())
+    absent = {part: None for part, kind in index.items() if kind == [None, None]}
+    by_hand = getattr(diffusers, index["_class_name"]).from_pretrained(model.directory, **absent, dtype=torch.float32)
+    by_hand.set_progress_bar_config(disable=True)
+    call = {"guidance_scale": model.guidance, "height": model.height, "width": model.width, **model.arguments}
+    prompts = model.prompts("search", 2)
+
+    def seeds() -> list[torch.Generator]:
+        return [torch.Generator().manual_seed(seed) for seed in (1, 2)]
+
+    wanted = by_hand(prompts, num_inference_steps=4, **call, generator=seeds(), output_type="np").images
+    emitted = load_emitted(lift(name, steps=4).module)
+    assert np.array_equal(emitted(prompts, generator=seeds(), output_type="np").images, wanted)
 
 
 def test_a_model_without_weights_is_refused_with_those_that_have_some() -> None:
