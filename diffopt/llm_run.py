@@ -70,6 +70,7 @@ class LlmRun:
         self._device = next((d for d in found if str(d["device"]).startswith(target)), found[0])
         replayed = settings.replay is not None
         self._transcript = Transcript(settings.replay or folder / "llm.jsonl", mode="replay" if replayed else "record")
+        client.take_up(self._transcript)
         self._lessons = data / "lessons.jsonl"
         self._situation = Situation.of(module, target)
         self._knowledge = self._known()

@@ -124,6 +124,16 @@ class Client:
         """The way of asking for JSON that the endpoint takes, as far as is known."""
         return RUNGS[self._rung]
 
+    def take_up(self, transcript: Transcript) -> None:
+        """Ask for JSON in the way that worked last in a transcript: a resumed run must put its questions as before."""
+        for entry in reversed(transcript.entries):
+            if entry.answer.outcome == "response":
+                form = entry.request.get("response_format")
+                rung = form.get("type") if isinstance(form, dict) else "fenced"
+                self._rung = next(number for number, name in enumerate(RUNGS) if name in (rung, "fenced"))
+                self._token_limit = next(n for n, name in enumerate(TOKEN_LIMITS) if name in entry.request)
+                return
+
     def check(self) -> None:
         """Load the SDK. The first live call does so too; call this to learn early that the extra is missing.
 

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from diffusers.models.attention import BasicTransformerBlock
+from diffusers.models.attention import BasicTransformerBlock, JointTransformerBlock
 from diffusers.models.normalization import (
     AdaLayerNormContinuous,
     AdaLayerNormZero,
@@ -20,7 +20,13 @@ from diffopt.backends.kernels.modulate import add_modulate, modulate
 
 def fits(part: Any) -> bool:
     """Tell whether a block or norm is of the form that is written out here: its layer norms have no weights."""
-    names = ("norm2", "norm2_context") if isinstance(part, FluxTransformerBlock) else ("norm",)
+    names: tuple[str, ...] = ("norm",)
+    if isinstance(part, FluxTransformerBlock):
+        names = ("norm2", "norm2_context")
+    if isinstance(part, JointTransformerBlock):
+        if part._chunk_size is not None:
+            return False
+        names = ("norm2",) if part.context_pre_only else ("norm2", "norm2_context")
     if isinstance(part, BasicTransformerBlock):
         plain = part.norm_type == "ada_norm_single" and part.pos_embed is None and part._chunk_size is None
         if not plain or part.attn2 is None or hasattr(part, "fuser"):
@@ -73,6 +79,32 @@ def _flux(
     return context.clip(-65504, 65504) if context.dtype == torch.float16 else context, hidden
 
 
+def _joint(
+    block: Any, hidden_states: torch.Tensor, encoder_hidden_states: torch.Tensor, temb: torch.Tensor,
+    joint_attention_kwargs: dict[str, Any] | None = None,
+) -> Any:  # fmt: skip
+    """Stable Diffusion 3 and 3.5: a second attention of the image alone in some blocks, no text behind the last."""
+    own = joint_attention_kwargs or {}
+    image, gate, shift_mlp, scale_mlp, gate_mlp, *second = block.norm1(hidden_states, emb=temb)
+    if block.context_pre_only:
+        text, rest = block.norm1_context(encoder_hidden_states, temb), []
+    else:
+        text, *rest = block.norm1_context(encoder_hidden_states, emb=temb)
+    attended, text_attended = block.attn(hidden_states=image, encoder_hidden_states=text, **own)
+    if block.use_dual_attention:
+        hidden_states = hidden_states + gate.unsqueeze(1) * attended
+        attended, gate = block.attn2(hidden_states=second[0], **own), second[1]
+    hidden, normed = add_modulate(hidden_states, attended, gate, scale_mlp, shift_mlp, block.norm2.eps)
+    hidden = hidden + gate_mlp.unsqueeze(1) * block.ff(normed)
+    if block.context_pre_only:
+        return None, hidden
+    text_gate, text_shift, text_scale, text_gate_mlp = rest
+    context, normed = add_modulate(
+        encoder_hidden_states, text_attended, text_gate, text_scale, text_shift, block.norm2_context.eps
+    )
+    return context + text_gate_mlp.unsqueeze(1) * block.ff_context(normed), hidden
+
+
 def _single(
     block: Any, hidden_states: torch.Tensor, attention_mask: Any = None, encoder_hidden_states: Any = None,
     encoder_attention_mask: Any = None, timestep: Any = None, cross_attention_kwargs: dict[str, Any] | None = None,
@@ -103,6 +135,7 @@ FORMS: Mapping[type, tuple[Callable[..., Any], int]] = MappingProxyType(
         AdaLayerNormZeroSingle: (_zero_single, 1),
         AdaLayerNormContinuous: (_continuous, 1),
         FluxTransformerBlock: (_flux, 2),
+        JointTransformerBlock: (_joint, 2),
         BasicTransformerBlock: (_single, 2),
     }
 )

@@ -45,6 +45,10 @@ class FuseQkv(DiffusionPass):
             if denoiser.class_name.data.removeprefix("diffusers.") not in FUSES_QKV:
                 reason = f"{denoiser.class_name.data} has no fused projections in diffusers"
                 return Refusal(reason, f"@{denoiser.sym_name.data}", "wrong-kind")
+            # `FusedJointAttnProcessor2_0` has no place for them (diffusers 0.42): other pictures, and no word of it.
+            if denoiser.class_name.data.endswith("SD3Transformer2DModel") and denoiser.config.get("qk_norm"):
+                reason = "diffusers' fused attention leaves out the norms of queries and keys"
+                return Refusal(reason, f"@{denoiser.sym_name.data}", "wrong-kind")
         return None
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:

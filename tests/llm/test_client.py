@@ -1,6 +1,7 @@
 import json
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -245,3 +246,18 @@ def test_an_html_page_with_status_200_is_invalid_not_a_crash(endpoint: "Scripted
     reply = client_for(endpoint).ask(QUESTION, Transcript(None))
     assert (reply.status, reply.message) == ("invalid", "the answer holds no text")
     assert json.dumps(reply.text) == '""'
+
+
+def test_a_resumed_run_asks_in_the_way_that_worked_before(endpoint: "ScriptedEndpoint", tmp_path: Path) -> None:
+    endpoint.fails(400, "response_format is not supported")
+    endpoint.fails(400, "response_format is not supported")
+    endpoint.says('```json\n{"answer": 3}\n```')
+    path = tmp_path / "llm.jsonl"
+    first = Client(endpoint.url, "scripted", max_retries=0)
+    first.ask(QUESTION, Transcript(path))
+    again = Client(endpoint.url, "scripted", max_retries=0)
+    transcript = Transcript(path, mode="record")
+    again.take_up(transcript)
+    assert again.rung == first.rung == "fenced"
+    again.ask(QUESTION, transcript)
+    assert len(endpoint.seen) == 3

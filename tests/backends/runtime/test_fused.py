@@ -117,7 +117,7 @@ def test_queries_of_stable_diffusion_3_are_normed_as_before(joined: bool) -> Non
         plain = transformer(**given).sample
         if joined:
             transformer.fuse_qkv_projections()
-        fuse_qk_norm(pipe, "denoiser")
+        fuse_modulation(fuse_qk_norm(pipe, "denoiser"), "denoiser")
         assert torch.allclose(transformer(**given).sample, plain, rtol=1e-5, atol=1e-5)
     assert {type(part.processor).__name__ for part in transformer.modules() if hasattr(part, "processor")} == {
         "JointProcessor"
