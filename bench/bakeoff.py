@@ -9,10 +9,11 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import random
+import signal
 import sys
 import time
-from collections.abc import Callable
 from functools import cache
 from importlib.metadata import version
 from multiprocessing.connection import Connection
@@ -22,17 +23,20 @@ from typing import TYPE_CHECKING, Any
 from diffopt.bench.models.shapes import SHAPES
 
 if TYPE_CHECKING:
+    import torch
+
     from diffopt.backends.base import Builder, Part, Run
 
 CONTENDERS = (
     ("inductor", "f32"), ("aotinductor", "f32"), ("aotinductor", "bf16"), ("onnxruntime", "f32"),
     ("openvino", "f32"), ("openvino", "bf16"),
 )  # fmt: skip
+COMPONENTS = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
 LIBRARIES = ("torch", "diffusers", "openvino", "onnxruntime")
 BATCHES = (1, 2, 3)
 """Pictures a call at which errors are measured; guidance doubles them for the denoiser. Latency is measured at the first."""
 PAIRS = 40
-SECONDS = 3.0
+SECONDS = 2.0
 """The most pairs of a race, and the most time, whichever is reached first; ten pairs at least."""
 
 
@@ -54,20 +58,33 @@ def main() -> int:
     known: dict[str, Any] = json.loads(options.results.read_text()) if options.results.exists() else {}
     rows = {(row["component"], row["backend"], row["precision"]): row for row in known.get("rows", [])}
     machine = _machine()
-    for part in _parts():
+    _preload()
+    for component in COMPONENTS:
         for backend, precision in CONTENDERS:
-            if (options.component and part.name not in options.component) or (
+            if (options.component and component not in options.component) or (
                 options.backend and backend not in options.backend
             ):
                 continue
-            row = _in_process(part.name, backend, precision, options.engines, options.build)
-            print(json.dumps(row), file=sys.stderr, flush=True)
+            row = _row(component, backend, precision, options.engines, options.build)
+            print(
+                json.dumps({k: v for k, v in row.items() if not k.endswith("r_s") and k != "engine_s"}),
+                file=sys.stderr,
+                flush=True,
+            )
             if options.build:
                 continue
-            rows[part.name, backend, precision] = row
+            rows[component, backend, precision] = row
             found = {"machine": machine, "pairs": PAIRS, "batches": list(BATCHES), "rows": list(rows.values())}
             options.results.write_text(json.dumps(found, indent=1, default=str) + "\n")
     return 0
+
+
+def _preload() -> None:
+    """Import what every child needs. Nothing of torch is run here: its threads would not live on in a child."""
+    import diffusers.pipelines.stable_diffusion
+    import transformers.models.clip
+
+    del diffusers, transformers
 
 
 @cache
@@ -84,31 +101,103 @@ def _parts() -> tuple[Part, ...]:
     return tuple(component_parts(pipe, Workload(Axis("batch", BATCHES[0], BATCHES[0], BATCHES[-1]))))
 
 
-def _in_process(component: str, backend: str, precision: str, engines: Path, build: bool) -> dict[str, Any]:
-    context = multiprocessing.get_context("fork")
-    receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=_child, args=(component, backend, precision, engines, build, sender))
-    child.start()
-    sender.close()
+def _row(component: str, backend: str, precision: str, engines: Path, build: bool) -> dict[str, Any]:
     row: dict[str, Any] = {"component": component, "backend": backend, "precision": precision}
+    engine = _Racer(component, backend, precision, engines, build)
     try:
-        row |= json.loads(receiver.recv_bytes())
+        if build:
+            return row | engine.ask("build")
+        eager = _Racer(component, "eager", precision, engines, False)
+        try:
+            return row | _raced(eager, engine)
+        finally:
+            eager.close()
     except EOFError:
-        child.join()
-        row["failed"] = f"exit code {child.exitcode}"
-    child.join()
-    return row
+        return row | {"failed": f"exit code {engine.close()}"}
+    finally:
+        engine.close()
 
 
-def _child(component: str, backend: str, precision: str, engines: Path, build: bool, sender: Connection) -> None:
+class _Racer:
+    """A process that runs one thing when it is asked, and is stopped while it is not: waiting threads of one runtime spin.
+
+    Forked from this process, which has the libraries loaded and has run nothing of them.
+    """
+
+    def __init__(self, component: str, backend: str, precision: str, engines: Path, build: bool) -> None:
+        context = multiprocessing.get_context("fork")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_child, args=(component, backend, precision, engines, build, theirs))
+        self._process.start()
+        theirs.close()
+
+    def ask(self, what: str) -> dict[str, Any]:
+        """Return the answer. Raises EOFError if the process has ended."""
+        pid = self._process.pid or 0
+        os.kill(pid, signal.SIGCONT)
+        self._pipe.send_bytes(what.encode())
+        answer: dict[str, Any] = json.loads(self._pipe.recv_bytes())
+        os.kill(pid, signal.SIGSTOP)
+        return answer
+
+    def close(self) -> int | None:
+        self._process.kill()
+        self._process.join()
+        return self._process.exitcode
+
+
+def _raced(eager: _Racer, engine: _Racer) -> dict[str, Any]:
+    """Time both in pairs, in random order, after both have run warm."""
+    import numpy as np
+
+    from diffopt.bench.statistics import median, paired_ratio
+
+    facts = engine.ask("load")
+    if "failed" in facts:
+        return facts
+    eager.ask("load")
+    rng, times = random.Random(0), (list[float](), list[float]())
+    for _ in range(5):
+        eager.ask("run")
+        engine.ask("run")
+    end = time.perf_counter() + SECONDS
+    while len(times[0]) < PAIRS and (len(times[0]) < 10 or time.perf_counter() < end):
+        for who in rng.sample((0, 1), 2):
+            times[who].append(float((eager, engine)[who].ask("run")["seconds"]))
+    interval = paired_ratio(*times, rng=np.random.default_rng(0))
+    return {
+        "ratio": interval.ratio, "lo": interval.lo, "hi": interval.hi, "pairs": interval.pairs,
+        "eager_ms": 1e3 * median(times[0]), "engine_ms": 1e3 * median(times[1]),
+        "eager_s": times[0], "engine_s": times[1], **facts, **engine.ask("check"),
+    }  # fmt: skip
+
+
+def _child(component: str, backend: str, precision: str, engines: Path, build: bool, pipe: Connection) -> None:
+    import torch
+
     from diffopt.backends.base import BackendError
+    from diffopt.backends.numeric_check import resized
 
     part = next(part for part in _parts() if part.name == component)
-    try:
-        row = _build(part, backend, precision, engines) if build else _measure(part, backend, precision, engines)
-    except BackendError as error:
-        row = {"failed": str(error)[:300]}
-    sender.send_bytes(json.dumps(row).encode())
+    usual = resized(part, {axis.name: axis.usual for axes in part.axes() for axis in axes.values()})
+    run: Run | None = None
+    while True:
+        asked, found = pipe.recv_bytes().decode(), dict[str, Any]()
+        try:
+            with torch.no_grad():
+                if asked == "build":
+                    found = _build(part, backend, precision, engines)
+                elif asked == "load":
+                    run, found = _loaded(part, usual, backend, precision, engines)
+                elif asked == "run" and run is not None:
+                    started = time.perf_counter()
+                    run(usual)
+                    found = {"seconds": time.perf_counter() - started}
+                elif asked == "check" and run is not None:
+                    found = _checked(part, run)
+        except BackendError as error:
+            found = {"failed": str(error)[:300]}
+        pipe.send_bytes(json.dumps(found).encode())
 
 
 def _build(part: Part, backend: str, precision: str, engines: Path) -> dict[str, Any]:
@@ -130,57 +219,39 @@ def _build(part: Part, backend: str, precision: str, engines: Path) -> dict[str,
     return {"build_s": round(time.perf_counter() - started, 2)}
 
 
-def _measure(part: Part, backend: str, precision: str, engines: Path) -> dict[str, Any]:
-    import numpy as np
-    import torch
-
+def _loaded(
+    part: Part, usual: tuple[torch.Tensor, ...], backend: str, precision: str, engines: Path
+) -> tuple[Run, dict[str, Any]]:
     from diffopt.backends.base import EngineOptions, builder
     from diffopt.backends.engine_store import read_manifest
-    from diffopt.backends.numeric_check import compare_sizes, resized
-    from diffopt.bench.memory import peak_bytes
-    from diffopt.bench.statistics import median, paired_ratio
 
-    folder = engines / f"{part.name}-{backend}-{precision}"
-    started = time.perf_counter()
+    if backend == "eager":
+        return lambda inputs: part.module(*inputs), {}
+    folder, started = engines / f"{part.name}-{backend}-{precision}", time.perf_counter()
+    facts: dict[str, Any] = {}
     if backend == "inductor":
-        run, facts = _inductor(part), {}
+        run = _inductor(part)
     else:
         chosen: Builder = builder(backend, EngineOptions(precision), "cpu")
         run, facts = chosen.load(folder, EngineOptions(precision)), read_manifest(folder)["facts"]
-    usual = resized(part, {axis.name: axis.usual for axes in part.axes() for axis in axes.values()})
     run(usual)
-    load_s = time.perf_counter() - started
-    times = _race(lambda: part.module(*usual), lambda: run(usual))
-    peak = peak_bytes(multiprocessing.current_process().pid or 0)
-    axis = next(axis for axes in part.axes() for axis in axes.values())
-    checks = compare_sizes(run, part, [{"batch": axis.usual * batch} for batch in BATCHES])
-    interval = paired_ratio(*times, rng=np.random.default_rng(0))
+    first = time.perf_counter() - started
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if folder.exists() else 0
+    return run, {"build_s": facts.get("total_build_s", round(first, 2)), "first_call_s": round(first, 3), "bytes": size}
+
+
+def _checked(part: Part, run: Run) -> dict[str, Any]:
+    from diffopt.backends.numeric_check import compare_sizes
+    from diffopt.bench.memory import peak_bytes
+
+    peak = peak_bytes(os.getpid())
+    axis = next(axis for axes in part.axes() for axis in axes.values())
+    checks = [check for _, check in compare_sizes(run, part, [{"batch": axis.usual * batch} for batch in BATCHES])]
     return {
-        "ratio": interval.ratio, "lo": interval.lo, "hi": interval.hi, "pairs": interval.pairs,
-        "eager_ms": 1e3 * median(times[0]), "engine_ms": 1e3 * median(times[1]), "threads": torch.get_num_threads(),
-        "max_error": [check[0] for _, check in checks], "relative_l2_error": [check[1] for _, check in checks],
-        "build_s": facts.get("total_build_s", round(load_s, 2)), "first_call_s": round(load_s, 3),
-        "bytes": size, "peak_bytes": peak,
-    }  # fmt: skip
-
-
-def _race(eager: Callable[[], Any], engine: Callable[[], Any]) -> tuple[list[float], list[float]]:
-    """Time both in pairs, in random order, after both have run warm."""
-    import torch
-
-    rng, times = random.Random(0), (list[float](), list[float]())
-    with torch.no_grad():
-        for _ in range(5):
-            eager()
-            engine()
-        end = time.perf_counter() + SECONDS
-        while len(times[0]) < PAIRS and (len(times[0]) < 10 or time.perf_counter() < end):
-            for who in rng.sample((0, 1), 2):
-                started = time.perf_counter()
-                (eager, engine)[who]()
-                times[who].append(time.perf_counter() - started)
-    return times
+        "max_error": [largest for largest, _ in checks],
+        "relative_l2_error": [relative for _, relative in checks],
+        "peak_bytes": peak,
+    }
 
 
 def _inductor(part: Part) -> Run:

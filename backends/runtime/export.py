@@ -173,6 +173,9 @@ def _result_kind(original: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     result = original(*args, **{**kwargs, "return_dict": True})
     if isinstance(result, tuple):
         return None, ()
+    nested = [field for field, value in result.items() if isinstance(value, tuple | list | dict)]
+    if nested:
+        raise BackendError(f"{type(result).__name__}.{nested[0]} is no tensor, which an engine cannot hand out yet")
     return type(result), tuple(result.keys())
 
 

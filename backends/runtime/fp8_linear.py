@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-LARGEST = 448.0
-"""The largest number of e4m3."""
+from diffopt.backends.kernels.quantize_rows import quantize_rows, reference
 
 
 class Fp8Linear(nn.Module):
@@ -19,16 +18,14 @@ class Fp8Linear(nn.Module):
         super().__init__()
         self.in_features, self.out_features = layer.in_features, layer.out_features
         self.bias = layer.bias
-        rows = layer.weight.detach().float()
-        scale = rows.abs().amax(dim=1, keepdim=True).clamp_min(1e-12) / LARGEST
-        self.register_buffer("weight", (rows / scale).clamp(-LARGEST, LARGEST).to(torch.float8_e4m3fn))
+        weight, scale = reference(layer.weight.detach().float())
+        self.register_buffer("weight", weight)
         self.register_buffer("weight_scale", scale.t().contiguous())
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         rows = hidden.reshape(-1, self.in_features)
-        wide = rows.float()
-        scale = wide.abs().amax(dim=1, keepdim=True).clamp_min(1e-12) / LARGEST
-        rounded = (wide / scale).clamp(-LARGEST, LARGEST).to(torch.float8_e4m3fn)
+        # One kernel on a GPU; torch's own operations elsewhere.
+        rounded, scale = quantize_rows(rows)
         if rows.is_cuda:
             # Row-wise products come out in bfloat16, whatever the layer's own dtype.
             out = torch._scaled_mm(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import tempfile
 import time
-import traceback
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +29,7 @@ def check_class(name: str, backend: str) -> dict[str, Any]:
     try:
         part = _part(name)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is the table's reason
-        return {"status": "not built", "reason": _short(error), "traceback": traceback.format_exc()[-1500:]}
+        return {"status": "not built", "reason": _short(error)}
     chosen = builder(backend, EngineOptions(), "cpu")
     found = _tried(chosen, part)
     if found["status"] != "exported" and any(part.batched):

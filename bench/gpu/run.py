@@ -7,7 +7,6 @@ stage `measure` builds again, from those caches where they are there, and times 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from diffopt.bench.gpu.arms import ARMS, SHARES
 from diffopt.bench.gpu.store import Results
+from diffopt.bench.gpu.turns import end, take_turns
 
 BUILD_SHARE = 0.5
 """Most of the time that building may take where measuring follows."""
@@ -29,8 +29,11 @@ GROUPS = {
 }
 """What is prepared in processes of its own: label to model and arms."""
 
-CHECKS_S = 25.0
-"""For errors and memory, between building and measuring."""
+BUILT_SHARE = 0.7
+"""Part of the time after which who still builds or checks is ended: 62 s of checks is the most that was seen."""
+
+CEILINGS_S = 8.0
+"""For the card's ceilings, once nothing else is on it."""
 
 SPARE_S = 12.0
 """Kept at the end for what is under way to be written."""
@@ -57,16 +60,16 @@ def main() -> int:
     workers = {label: _worker(given, label, *job, build_until, measuring) for label, job in jobs.items()}
     if given.kernels_s and not measuring:
         workers["kernels"] = _kernels(given)
-    if given.device != "cpu" and given.stage != "measure":
-        # On the card beside the first loads, which the processor decides.
-        _ceilings(summary)
-    _wait(given.work, workers, build_until + (CHECKS_S if measuring else 5))
     if measuring:
-        if given.device != "cpu" and "ceilings" not in summary.data:
-            _ceilings(summary)
-        _turns(given.work, workers, until)
+        late = take_turns(
+            given.work, workers, SHARES,
+            built_until=begun + (until - begun) * BUILT_SHARE, until=until - CEILINGS_S, spare_s=CEILINGS_S / 2,
+        )  # fmt: skip
+        summary.data["late"] = late
     for process in workers.values():
-        _end(process, max(until - time.time(), 0))
+        end(process, max(until - time.time(), 0))
+    if given.device != "cpu" and "ceilings" not in summary.data:
+        _ceilings(summary)
     summary.data["seconds"] = round(time.time() - begun, 1)
     summary.keep()
     _print(given.out, summary, list(jobs))
@@ -136,34 +139,6 @@ def _ceilings(summary: Results) -> None:
     except Exception:  # noqa: BLE001 - written down
         summary.data["ceilings_problem"] = traceback.format_exc()[-2000:]
     summary.keep()
-
-
-def _wait(work: Path, workers: dict[str, subprocess.Popen[bytes]], until: float) -> None:
-    """Wait until all are built, or have ended, or the time is over."""
-    while time.time() < until:
-        if all((work / f"{model}.built").exists() or w.poll() is not None for model, w in workers.items()):
-            return
-        time.sleep(0.5)
-
-
-def _turns(work: Path, workers: dict[str, subprocess.Popen[bytes]], until: float) -> None:
-    """Let one after another measure; each ends before the next begins, so that the card is its own."""
-    left = [model for model, process in workers.items() if process.poll() is None]
-    while left:
-        model = left.pop(0)
-        share = SHARES[model] / (SHARES[model] + sum(SHARES[other] for other in left))
-        seconds = max((until - time.time()) * share, 5)
-        (work / f"{model}.part").write_text(json.dumps({"seconds": seconds}))
-        os.replace(work / f"{model}.part", work / f"{model}.turn")
-        _end(workers[model], seconds + (0 if left else SPARE_S))
-
-
-def _end(process: subprocess.Popen[bytes], seconds: float) -> None:
-    try:
-        process.wait(timeout=max(seconds, 0.1))
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 def _print(out: Path, summary: Results, labels: list[str]) -> None:

@@ -34,12 +34,28 @@ def loop_excerpt(events: Sequence[tuple[str, float]], most: int = 40) -> dict[st
     }
 
 
-def profiled(run: Any) -> list[tuple[str, float]]:
-    """Run something under the profiler and return its host-side events with their start times in microseconds."""
+def profiled(run: Any, most: int = 40) -> tuple[list[tuple[str, float]], list[list[Any]]]:
+    """Run something under the profiler.
+
+    Returns:
+        Host-side events with their start times in microseconds, and the kernels that took longest: name, calls,
+        microseconds in all.
+    """
     from torch.profiler import ProfilerActivity, profile
 
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as prof:
         run()
-    return [
-        (event.name, float(event.time_range.start)) for event in prof.events() or () if "CPU" in str(event.device_type)
-    ]
+    events = prof.events() or ()
+    host = [(event.name, float(event.time_range.start)) for event in events if "CPU" in str(event.device_type)]
+    device = [(event.name, event.time_range.elapsed_us()) for event in events if "CPU" not in str(event.device_type)]
+    return host, longest(device, most)
+
+
+def longest(kernels: Sequence[tuple[str, float]], most: int) -> list[list[Any]]:
+    """Return name, calls and time in all of the kernels that took longest, the longest first."""
+    calls: Counter[str] = Counter()
+    times: Counter[str] = Counter()
+    for name, time in kernels:
+        calls[name[:120]] += 1
+        times[name[:120]] += time  # type: ignore[assignment]
+    return [[name, calls[name], round(time, 1)] for name, time in times.most_common(most)]

@@ -105,6 +105,7 @@ class Worker:
         taken, images = [], []
         # The first request of ours is listened to, the second compiles and captures, the third is as all that follow.
         for seed in (0, 0, 1) if arm.kind != "eager" else (0, 1):
+            before = self._watch_memory()
             start = time.perf_counter()
             images.append(self._image(pipe, PROMPTS[0], seed))
             taken.append(round(time.perf_counter() - start, 4))
@@ -112,7 +113,7 @@ class Worker:
         entry: dict[str, Any] = {
             "kind": arm.kind, "trace": arm.trace, "recipe": arm.recipe, "calls_s": taken,
             "finite": bool(torch.isfinite(images[-1]).all()),
-            "weights_bytes": held_bytes(pipe),
+            "weights_bytes": held_bytes(pipe), "call_bytes": self._most_memory(before),
             "witnesses": [witness.detail for witness in witnesses(pipe)] if arm.kind == "ours" else [],
         }  # fmt: skip
         if arm.kind == "eager":
@@ -142,8 +143,7 @@ class Worker:
         self._guarded("trace", self._trace)
 
     def check(self) -> None:
-        """Look at what needs no quiet card: memory of a call, and errors of the denoiser."""
-        self._guarded("memory", self._memory)
+        """Look at what needs no quiet card: errors of the denoiser."""
         self._guarded("errors", self._errors)
 
     def _control(self, rng: np.random.Generator) -> None:
@@ -182,26 +182,32 @@ class Worker:
             self.results.data["arms"].setdefault(name, {})["error"] = found
             self.results.keep()
 
-    def _memory(self) -> None:
-        import torch
-
-        if self.device == "cpu":
-            return
-        for name, pipe in self.pipes.items():
-            torch.cuda.synchronize()
-            before = torch.cuda.memory_allocated()
-            torch.cuda.reset_peak_memory_stats()
-            self._image(pipe, PROMPTS[3], 5)
-            entry = self.results.data["arms"][name]
-            entry["call_bytes"] = torch.cuda.max_memory_allocated() - before
-
     def _trace(self) -> None:
         from diffopt.bench.gpu.trace import loop_excerpt, profiled
 
-        if self.device == "cpu" or "ours-regional" not in self.pipes:
+        if self.device == "cpu":
             return
-        pipe = self.pipes["ours-regional"]
-        self.results.data["loop_trace"] = loop_excerpt(profiled(lambda: self._image(pipe, PROMPTS[3], 6)))
+        times: dict[str, Any] = {}
+        for name in [name for name in ("ours-regional", "ours-near") if name in self.pipes]:
+            pipe = self.pipes[name]
+            host, times[name] = profiled(lambda pipe=pipe: self._image(pipe, PROMPTS[3], 6))
+            if name == "ours-regional":
+                self.results.data["loop_trace"] = loop_excerpt(host)
+        self.results.data["kernel_times"] = times
+
+    def _watch_memory(self) -> int:
+        import torch
+
+        if self.device == "cpu":
+            return 0
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated()
+
+    def _most_memory(self, before: int) -> int | None:
+        """Return the bytes that the last call held at most beyond what was held already."""
+        import torch
+
+        return None if self.device == "cpu" else torch.cuda.max_memory_allocated() - before
 
     def _flops(self, pipe: Any) -> None:
         """Count what one call of the denoiser and one decoding compute."""

@@ -26,6 +26,8 @@ class CaptureStep(DiffusionPass):
     asks the denoiser twice a step.
     What it costs: tier exact, to the last bits. The first request of each schedule and size is an ordinary one. Schedulers
     that draw noise or look back further than three steps run as they did, and the witness says so.
+    Measured on an H200 (docs/gpu.md): with regional compilation and fused kernels 1.07 times stock torch.compile on PixArt-Σ and
+    1.01 times on FLUX.1; one launch a step, and the host waits for nothing between them.
     References: CUDA graphs; torch.compile, `max-autotune`.
     """
 

@@ -79,6 +79,8 @@ class Export(DiffusionPass):
         missing = [part for part in ("text_encoder", "vae") if part not in named]
         if self.scope != "denoiser" and missing:
             return f"there is no {missing[0]} to make an engine of"
+        if self.scope in ("components", "text_encoder") and "text_encoder_2" in named:
+            return "its text encoders hand out all their hidden states: engines of such are not made yet"
         encoders = {op.component for op in module.walk() if isinstance(op, EncodeOp)}
         if self.scope == "pipeline" and len(encoders) > 1:
             return "there are several text encoders: they cannot become one engine yet"

@@ -27,6 +27,7 @@ class FreezePrompt(DiffusionPass):
     Refuses when: the class is not known to take the prompt in by plain cross-attention, or its prompt's part is hoisted
     another way.
     What it costs: tier exact, to the last bits. It acts in captured steps alone: capture-step must follow.
+    Measured on an H200 (docs/gpu.md) only along with capture-step and fused kernels, on PixArt-Σ: 1.07 times stock torch.compile.
     References: none; softmax over equal values.
     """
 

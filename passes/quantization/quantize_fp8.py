@@ -23,6 +23,8 @@ class QuantizeFp8(DiffusionPass):
     Refuses when: the denoiser is quantized, compiled or exported already.
     What it costs: tier near. Rows are scaled by their largest value, so nothing overflows; outliers cost the rest of
     their row precision.
+    Measured on an H200 (docs/gpu.md): one layer is 1.5 to 1.8 times as fast as in bfloat16; whole models only along with cached
+    steps, 2.4 times stock torch.compile on FLUX.1 and 1.7 times on PixArt-Σ, with errors that random weights leave unjudged.
     References: FP8 formats arXiv 2209.05433; torch._scaled_mm with row-wise scales.
     """
 

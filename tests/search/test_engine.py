@@ -58,7 +58,7 @@ def by_facts(outcome: Callable[..., Measured]) -> Evaluate:
 def test_no_illegal_program_and_no_program_twice(synthetic: Callable[..., Any]) -> None:
     problem = synthetic(seed=1)
     with Store(MEMORY) as store:
-        asked = run(open_engine(problem, store, settings=Settings(offspring=8)), problem.evaluate, 120)
+        asked = run(open_engine(problem, store, settings=Settings(offspring=8, rounds=1)), problem.evaluate, 120)
     keys = [problem.check(problem.parse(c.trace).passes).key for c in asked]
     assert keys == [c.key for c in asked]
     assert len(set(keys)) == 120
@@ -70,7 +70,7 @@ def test_no_illegal_program_and_no_program_twice_over_real_passes(
     module: ModuleOp, outcome: Callable[..., Measured]
 ) -> None:
     with Store(MEMORY) as store:
-        engine = Engine(module, store, run_id="r", proposers=[RuleProposer()], settings=Settings(offspring=3))
+        engine = Engine(module, store, run_id="r", proposers=[RuleProposer()], settings=Settings(offspring=3, rounds=1))
         asked = run(engine, by_facts(outcome), 100)
     keys = [key(Trace.parse(c.trace), module) for c in asked]
     assert not any(isinstance(k, Refusal) for k in keys)
@@ -202,7 +202,7 @@ def test_kept_steps_are_kept_in_every_candidate(module: ModuleOp, outcome: Calla
             run_id="r",
             proposers=[RuleProposer()],
             constraints=Constraints(keep_steps=True),
-            settings=Settings(offspring=4),
+            settings=Settings(offspring=4, rounds=1),
         )
         asked = run(engine, by_facts(outcome), 15)
         assert "keep-steps" in {a.rule for a in store.attempts("r")}
@@ -245,7 +245,7 @@ def test_seeded_search_beats_random_at_equal_budget(
     speeds: list[float] = []
     for seed in range(5):
         problem = synthetic(seed=seed)
-        settings = Settings(offspring=40)
+        settings = Settings(offspring=20)
         with Store(MEMORY) as store:
             engine = open_engine(problem, store, experts(problem), seed=seed, settings=settings)
             asked = run(engine, problem.evaluate, 28)
@@ -272,7 +272,7 @@ def measure(c):
 
 with Store(sys.argv[2]) as store:
     engine = Engine(parse_module(open(sys.argv[1]).read()), store, run_id="r", proposers=[RuleProposer()],
-                    settings=Settings(offspring=3))
+                    settings=Settings(offspring=3, rounds=1))
     for number in range(12):
         candidate = engine.ask()
         outcome = measure(candidate)

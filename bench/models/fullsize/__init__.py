@@ -20,6 +20,7 @@ class FullSize:
     """One architecture.
 
     Args:
+        checked: component to the public source that its configuration was compared with; the others are from memory.
         steps, guidance, height, width: the usual call, as the model's authors recommend it.
         components: name to library and class.
         configs: name to configuration; tokenizers are made of bytes and say only their lengths and special tokens.
@@ -29,6 +30,7 @@ class FullSize:
     name: str
     pipeline_class: str
     sources: tuple[str, ...]
+    checked: Mapping[str, str]
     steps: int
     guidance: float
     height: int

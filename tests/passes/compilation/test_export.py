@@ -11,6 +11,7 @@ from diffopt.ir.dialect import components
 from diffopt.passes.base import Refusal
 from diffopt.passes.compilation.export import Export
 from diffopt.passes.pipeline import Trace, applied, run
+from diffopt.sources import lift
 
 
 @pytest.mark.parametrize(
@@ -31,6 +32,14 @@ def test_no_part_is_exported_twice(standard_module: ModuleOp, first: str, second
     result = run(Trace.parse(f"export{{scope={first}}},export{{scope={second}}}"), standard_module)
     assert isinstance(result, Refusal)
     assert result.rule in ("one-of", "one-engine")
+
+
+def test_refuses_text_encoders_that_hand_out_hidden_states() -> None:
+    module = lift("demo:shapes-xl").module
+    refused = Export().refuse(module)
+    assert refused is not None
+    assert "hidden states" in refused.reason
+    assert Export(scope="vae").refuse(module) is None
 
 
 def test_refuses_a_precision_that_the_backend_lacks(standard_module: ModuleOp) -> None:
