@@ -56,6 +56,12 @@ TEXT_CASES = [
     ("symbols-resolve", "@net is not a component", "diffusion.predict", [("predict @unet", "predict @net")]),
     ("symbols-resolve", "@vea is not a component", "diffusion.decode", [("decode @vae", "decode @vea")]),
     (
+        "unrolled-whole",
+        "a step has weights, and its loop no timestep",
+        "diffusion.step",
+        [("%t, %e)\n", "%t, %e) weights [1.0, 1.0]\n")],
+    ),
+    (
         "prompt-counts",
         "a guided loop makes the same prediction twice",
         "diffusion.predict",

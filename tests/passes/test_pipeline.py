@@ -160,7 +160,7 @@ def test_a_float_reads_back_however_small(stop: str) -> None:
     ("text", "said"),
     [
         ("reduce-step", "--passes: unknown pass 'reduce-step'; did you mean reduce-steps?"),
-        ("fly", "--passes: unknown pass 'fly'; known: fit-timesteps, "),
+        ("fly", "--passes: unknown pass 'fly'; known: distill-lora, "),
         ("reduce-steps{step=3}", "reduce-steps: unknown option 'step'; did you mean steps?"),
         ("reduce-steps{steps=0}", "reduce-steps: option steps=0 must be from 1 to 1000"),
         ("reduce-steps{steps=2.5}", "reduce-steps: option steps=2.5 must be of type int"),
