@@ -10,16 +10,19 @@ AUTOENCODER, ADAPTER = Path("models", "taesd"), Path("models", "lcm-lora")
 
 def write_stand_ins(folder: Path, model: Path) -> None:
     """Write both below a folder; the adapter is one of the UNet of a model directory, random, seed 0."""
-    write_autoencoder(folder / AUTOENCODER)
+    write_autoencoder(folder / AUTOENCODER, model)
     write_adapter(folder / ADAPTER, model)
 
 
-def write_autoencoder(folder: Path) -> None:
-    """Write an untrained AutoencoderTiny for latents of four channels."""
-    from diffusers import AutoencoderTiny
+def write_autoencoder(folder: Path, model: Path) -> None:
+    """Write an untrained AutoencoderTiny for the latents of a model directory: as many channels, and as many halvings."""
+    from diffusers import AutoencoderKL, AutoencoderTiny
 
-    widths, blocks = (8, 8, 8), (1, 1, 1)
+    config = AutoencoderKL.load_config(model / "vae")
+    count = len(config["block_out_channels"])
+    widths, blocks = (8,) * count, (1,) * count
     AutoencoderTiny(
+        latent_channels=config["latent_channels"],
         encoder_block_out_channels=widths,
         decoder_block_out_channels=widths,
         num_encoder_blocks=blocks,

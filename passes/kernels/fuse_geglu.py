@@ -19,7 +19,7 @@ class FuseGeglu(DiffusionPass):
 
     What it does: multiplies the two halves of each GEGLU projection, one of them through gelu, in one Triton kernel.
     When it helps: on a GPU without torch.compile, which writes such a kernel itself.
-    Not yet measured against inductor's own kernels, so only on request.
+    Only on request: on an H200 inductor's own kernel is as fast or faster (ours 0.86 and 0.99 times, docs/kernels.md).
     Refuses when: the denoiser is no UNet2DConditionModel, or is compiled or exported already.
     What it costs: tier exact, to the last bits: computed in float32, rounded once. On other devices torch computes the same.
     References: GLU Variants Improve Transformer arXiv 2002.05202; Triton.

@@ -19,8 +19,8 @@ class FuseModulation(DiffusionPass):
 
     What it does: runs each adaptive layer norm of a transformer's blocks, its scale and shift and the gated residual ahead of
     it as one Triton kernel.
-    When it helps: on a GPU where the blocks run eager; torch.compile joins most of the same work itself.
-    Not yet measured against inductor's own kernels, so only on request.
+    When it helps: on a GPU. Alone on an H200 its kernel is 1.5 to 2.1 times as fast as inductor's for the same work
+    (docs/kernels.md); of a whole FLUX.1 or PixArt-Σ step it is a few per cent.
     Refuses when: the denoiser is none of the transformers whose blocks are known, or is compiled or exported already.
     What it costs: tier exact, to the last bits: computed in float32, rounded once. On other devices torch computes the same.
     References: Scalable Diffusion Models with Transformers arXiv 2212.09748; Triton.
@@ -38,13 +38,12 @@ class FuseModulation(DiffusionPass):
     architectures = ("transformer",)
     one_of = "modulation"
     devices = ("cuda",)
-    on_request = True
     packages = {"triton": "cuda"}
     excludes = {"export": "an engine cannot hold our kernels"}
 
     @classmethod
     def space(cls, module: ModuleOp) -> Iterator[Self]:
-        yield from ()
+        yield cls()
 
     def refuse(self, module: ModuleOp) -> Refusal | None:
         for denoiser in denoisers_of(module):

@@ -12,6 +12,7 @@ import torch
 from diffopt.backends.base import BackendError
 from diffopt.backends.runtime import fuse_pipeline, half_precision, witnesses
 from diffopt.backends.runtime.fuse_pipeline import FUSED
+from diffopt.bench.stand_ins import AUTOENCODER, write_autoencoder
 from diffopt.ir.description import build_module
 from diffopt.ir.emit_pipeline import emit_pipeline
 from diffopt.ir.source_directory import describe_directory
@@ -54,6 +55,19 @@ def test_engines_made_before_are_the_calls_of_the_function(tiny_directory: Path,
     assert sorted(calls) == ["text_encoder", *["unet"] * 3, "vae"]
     counts = [witness.count for witness in witnesses(pipe) if witness.transform == "export"]
     assert sorted(counts) == [1, 1, 3]
+
+
+def test_a_small_autoencoder_is_the_last_call_of_the_function(
+    tiny_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_autoencoder(tmp_path / AUTOENCODER, tiny_directory)
+    monkeypatch.chdir(tmp_path)
+    asked = f"tiny-vae{{directory={AUTOENCODER.as_posix()}}}"
+    expected = _image(_load(asked, tiny_directory, tmp_path))
+    pipe = _load(f"{asked},fuse-pipeline", tiny_directory, tmp_path)
+    assert (_image(pipe) - expected).abs().max() < 1e-5
+    done = {witness.transform: witness.count for witness in witnesses(pipe)}
+    assert (done["fuse_pipeline"], done["tiny_vae"]) == (1, 1)
 
 
 def test_other_requests_run_as_before(tiny_directory: Path, tmp_path: Path) -> None:

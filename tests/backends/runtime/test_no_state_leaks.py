@@ -29,17 +29,22 @@ Load = Callable[[], tuple[Any, dict[str, Any]]]
 TINY_OF = {"transformer": "pixart", "flux": "flux", "flow": "sd3"}
 """The tiny pipeline for each kind of module that examples are written for."""
 
-NAMED = ("distill-lora", "fuse-lora")
-"""Passes of adapters that a user names: they are given an untrained one."""
+NAMED = ("distill-lora", "fuse-lora", "tiny-vae")
+"""Passes of what a user names, an adapter or an autoencoder: they are given an untrained one."""
+
+WITHIN = {"capture-step": 1e-4}
+"""How far, of its norm, a second request may be from a first one that runs in another way; later ones are the second's.
+
+The first request of captured steps is an ordinary one that is listened to, the next ones are the scheduler's recurrence
+in closed form, which rounds otherwise.
+"""
 
 CLASSES = {"pixart": "PixArtSigmaPipeline", "flux": "FluxPipeline"}
 
 ELSEWHERE = {
-    "capture-step": "begins with a request of another kind: test_capture_step.py",
     "context-parallel": "needs two GPUs",
     "drop-safety-checker": "needs a safety checker: test_drop_safety_checker.py",
     "rewrite": "needs code: tests/llm",
-    "tiny-vae": "another autoencoder: test_vae_transforms.py",
 }
 """Passes that cannot run on the tiny pipelines alone, and where they are tried instead."""
 
@@ -164,15 +169,16 @@ def test_each_request_is_as_in_a_fresh_pipeline(load_of: Callable[[str], Load | 
     # A pipeline that shares the parts, and so what was done to their weights, but no request of the first.
     shared = _image(sharing, {**call, **other, "guidance_scale": 2.0, **_size(call)})
     assert torch.equal(_image(pipe, call), expected)
-    assert torch.equal(_image(pipe, call), expected), "a second request"
+    again = _image(pipe, call)
+    assert (again - expected).norm() <= WITHIN.get(name, 0) * expected.norm(), "a second request"
     assert torch.equal(_image(pipe, call, **other), expected_other), "a change of steps"
     with pytest.raises(_Stopped):
         _image(pipe, call, **{_callback(pipe): _stop})
-    assert torch.equal(_image(pipe, call), expected), "after a request that raised"
+    assert torch.equal(_image(pipe, call), again), "after a request that raised"
     if isinstance(call.get("prompt"), str):
         batch = _image(pipe, {**call, "prompt": [call["prompt"]] * 2})
         assert len(batch) == 2
-        assert torch.equal(_image(pipe, call), expected), "a change of batch"
+        assert torch.equal(_image(pipe, call), again), "a change of batch"
     assert torch.equal(_image(sharing, {**call, **other, "guidance_scale": 2.0, **_size(call)}), shared), "shared parts"
 
 
