@@ -108,9 +108,18 @@ def store_engine(folder: Path, key: EngineKey, build: Callable[[Path], Mapping[s
             return False
         if not replace:
             raise BackendError(f"{folder} holds another engine", "give another folder, or --force")
+    elif _is_foreign(folder):
+        raise BackendError(f"{folder} is there and is no engine", "give another folder")
     with _building(folder.parent, folder.name):
         _build(folder, key, build)
     return True
+
+
+def _is_foreign(folder: Path) -> bool:
+    """Say whether something stands there that no engine was ever written to, and that must not be replaced."""
+    if folder.is_symlink() or not folder.is_dir():
+        return os.path.lexists(folder)
+    return not (folder / MANIFEST).is_file() and any(folder.iterdir())
 
 
 def add_facts(folder: Path, facts: Mapping[str, JSON]) -> None:
@@ -128,14 +137,16 @@ def check_engine(folder: Path) -> str | None:
     """Return None if the folder holds a sound engine, or else what is wrong with it."""
     try:
         manifest = read_manifest(folder)
-        listed = manifest["files"]
+        listed = dict(manifest["files"])
         if manifest["format"] != FORMAT:
             return f"written in format {manifest['format']}, this version reads {FORMAT}"
     except FileNotFoundError:
         return "there is no engine"
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return f"{MANIFEST} cannot be read"
     for name, expected in listed.items():
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            return f"{MANIFEST} names a file outside the folder"
         try:
             actual = _sha256(folder / name)
         except OSError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -51,6 +52,7 @@ def export_parts(
     """
     from diffopt.backends.engine_store import store_engine
 
+    check_place(out)
     out.mkdir(parents=True, exist_ok=True)
     made: list[Exported] = []
     for part in parts:
@@ -64,6 +66,23 @@ def export_parts(
         made.append(_described(part, chosen, options, folder, built))
         _write(out, chosen, options, about, made)
     return made
+
+
+def check_place(out: Path) -> None:
+    """Check that engines may be written into a folder: it is not there, or its manifest is one of ours, or it has none.
+
+    Raises BackendError if something else would be overwritten.
+    """
+    if os.path.lexists(out) and not out.is_dir():
+        raise BackendError(f"{out} is no folder", "give another -o")
+    if not os.path.lexists(out / MANIFEST):
+        return
+    try:
+        manifest = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        manifest = None
+    if not isinstance(manifest, dict) or not {"format", "backend", "components"} <= manifest.keys():
+        raise BackendError(f"{out / MANIFEST} is not of exported engines", "give another -o")
 
 
 def load_exported(out: Path, device: str = "cpu") -> dict[str, Run]:

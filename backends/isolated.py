@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import weakref
@@ -58,6 +59,10 @@ def add_environment(name: str, home: Path) -> Path:
     python = home / name / "bin" / "python"
     if (home / name / "done").exists():
         return python
+    folder = home / name
+    begun = (folder / "pyvenv.cfg").is_file() or (folder.is_dir() and not any(folder.iterdir()))
+    if os.path.lexists(folder) and not begun:
+        raise BackendError(f"{folder} is there and is no environment", "give another --home, or move it away")
     for command in (
         [sys.executable, "-m", "venv", "--clear", str(home / name)],
         [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *found.packages],

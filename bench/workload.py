@@ -78,6 +78,8 @@ class Workload:
     def __post_init__(self) -> None:
         if min(self.height, self.width, self.batch) < 1:
             raise DiffoptError(f"a workload of {self.height}x{self.width} at batch {self.batch}", where="workload")
+        if not isinstance(self.seed, int) or self.seed < 0:
+            raise DiffoptError(f"a workload of seed {self.seed!r}", where="workload", hint="a seed is 0 or more")
         for name, prompts in (("search", self.prompts), ("held-out", self.heldout)):
             if not prompts:
                 raise DiffoptError(f"there are no {name} prompts", where="workload", hint="give more prompts")

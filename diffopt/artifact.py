@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from diffopt.ir.errors import DiffoptError
 
@@ -75,6 +75,10 @@ class Artifact:
         Raises:
             DiffoptError: made for another device kind or other library versions, or the model cannot be found.
         """
+        if outside not in get_args(Outside):
+            raise DiffoptError(
+                f"{outside!r} is no choice", where="outside", hint=f"give {' or '.join(get_args(Outside))}"
+            )
         self.check_versions()
         made_for = str(self.manifest.get("target", "cpu"))
         target = device or made_for

@@ -115,9 +115,13 @@ def side(text: str, settings: Mapping[str, str]) -> Side:
     if is_artifact(path):
         artifact = Artifact.open(path)
         asked = artifact.manifest["workload"]
-        work = Workload(
-            tuple(asked["search_prompts"]), tuple(asked["prompts"]), asked["seed"], asked["height"], asked["width"]
-        )
+        try:
+            work = Workload(
+                tuple(asked["search_prompts"]), tuple(asked["prompts"]), asked["seed"], asked["height"], asked["width"]
+            )
+        except (KeyError, TypeError) as error:
+            what = f"the manifest's workload cannot be used ({type(error).__name__}: {error})"
+            raise DiffoptError(what, where=text, hint="compile it again") from error
         return Side(Program(text, read_text(path / "pipeline.py")), work, path / "engines", None)
     if path.suffix == ".py" and path.is_file() and defines_load(read_text(path)):
         return Side(Program(text, read_text(path)), None, None, None)
@@ -131,7 +135,7 @@ def defines_load(text: str) -> bool:
     """Say whether a script defines `load()` at its top, as an emitted pipeline does."""
     try:
         return any(isinstance(node, ast.FunctionDef) and node.name == "load" for node in ast.parse(text).body)
-    except SyntaxError:
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
         return False
 
 

@@ -72,13 +72,17 @@ def composition_maps(stores: Sequence[Path]) -> tuple[CompositionMap, ...]:
     """
     found: dict[tuple[str, str, str], dict[Chain, tuple[float, float]]] = {}
     for store in stores:
-        for manifest, trace, outcome in _measured(store):
-            model = str((manifest.get("model") or {}).get("hash", ""))[:12] or "unknown"
-            versions = " ".join(f"{k} {v}" for k, v in sorted((manifest.get("libraries") or {}).items()))
-            key = (model, f"{manifest.get('target', '?')} {outcome.environment.get('cpu', '')}".strip(), versions)
-            chain = tuple(str(one.spec(include_default=True)) for one in Trace.parse(trace)) if trace else ()
-            values = found.setdefault(key, {(): (0.0, 0.0)})
-            values[chain] = math.log(outcome.latency.ratio), GREY * 10 ** (-outcome.fidelity.psnr_median / 20)
+        try:
+            for manifest, trace, outcome in _measured(store):
+                model = str((manifest.get("model") or {}).get("hash", ""))[:12] or "unknown"
+                versions = " ".join(f"{k} {v}" for k, v in sorted((manifest.get("libraries") or {}).items()))
+                key = (model, f"{manifest.get('target', '?')} {outcome.environment.get('cpu', '')}".strip(), versions)
+                chain = tuple(str(one.spec(include_default=True)) for one in Trace.parse(trace)) if trace else ()
+                values = found.setdefault(key, {(): (0.0, 0.0)})
+                values[chain] = math.log(outcome.latency.ratio), GREY * 10 ** (-outcome.fidelity.psnr_median / 20)
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
+            what = f"holds what is no measurement ({type(error).__name__}: {error})"
+            raise DiffoptError(what, where=str(store), hint="take another store") from error
     if not found:
         raise DiffoptError("nothing was measured", where=", ".join(map(str, stores)))
     return tuple(CompositionMap(*key, len(values) - 1, *effects(values)) for key, values in found.items())
@@ -125,7 +129,7 @@ def _measured(store: Path) -> Iterable[tuple[Mapping[str, Any], str, Measured]]:
         " o.candidate_id = c.id JOIN run r ON r.id = o.run_id WHERE o.status = 'measured' AND r.id = 'search'"
     )
     try:
-        with closing(sqlite3.connect(f"file:{store}?mode=ro", uri=True)) as db:
+        with closing(sqlite3.connect(f"{store.absolute().as_uri()}?mode=ro", uri=True)) as db:
             rows = db.execute(query).fetchall()
     except sqlite3.Error as error:
         raise DiffoptError(f"cannot be read as a store ({error})", where=str(store)) from None

@@ -52,12 +52,13 @@ def export_engines(
     """
     from diffopt.backends.base import Axis, BackendError, EngineOptions, builder
     from diffopt.backends.component_parts import Workload, component_parts, with_calls
-    from diffopt.backends.export_folder import export_parts
+    from diffopt.backends.export_folder import check_place, export_parts
     from diffopt.backends.runtime.attachment import attachment
     from diffopt.backends.runtime.export import multiplies_int8
     from diffopt.backends.tensorrt import PreparingTensorRt
 
     try:
+        check_place(out)
         chosen = PreparingTensorRt() if prepare else builder(backend, EngineOptions(precision), target)
         pipe = _loaded(source, passes, settings or {}, target, out)
         state = attachment(pipe)

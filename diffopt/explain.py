@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from diffopt.artifact import Artifact
+from diffopt.ir.errors import DiffoptError
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,9 @@ def explain(path: str | Path, *, model: str | Path | None = None, runs: int = 15
     from diffopt.bench.stages import AROUND, scaled, stage_times
 
     artifact = Artifact.open(path)
+    steps, prompt = _said(artifact)
     pipe = artifact.load(model=model)
     pipe.set_progress_bar_config(disable=True)
-    prompt = artifact.manifest["workload"]["prompts"][0]
     stages = stage_times(pipe, lambda: pipe(prompt), runs=runs)
     engine, whole = "component by component", _openvino_engine(artifact)
     if whole is not None:
@@ -59,8 +60,29 @@ def explain(path: str | Path, *, model: str | Path | None = None, runs: int = 15
         shares, inside = profile(*whole, runs=runs)
         stages = {**scaled(shares, inside), AROUND: max(0.0, stages[AROUND] - inside)}
         engine = "one engine for the whole call"
-    steps = tuple((step["pass"], step["explanation"], step.get("so_far", "")) for step in artifact.manifest["steps"])
     return Explanation(artifact, steps, engine, stages)
+
+
+def _said(artifact: Artifact) -> tuple[tuple[tuple[str, str, str], ...], str]:
+    """Return the steps of the manifest and a prompt to draw.
+
+    Raises:
+        DiffoptError: the manifest does not hold what an explanation needs.
+    """
+    from diffopt.bench.outcome import outcome_from_json
+    from diffopt.display import describe
+
+    manifest = artifact.manifest
+    try:
+        describe(outcome_from_json(manifest["result"]))
+        steps = tuple((str(s["pass"]), str(s["explanation"]), str(s.get("so_far", ""))) for s in manifest["steps"])
+        names = [Path(name).name == name for name in manifest["engines"]]
+        if not all(names):
+            raise ValueError("an engine outside the artifact")
+        return steps, str(manifest["workload"]["prompts"][0])
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        what = f"the manifest cannot be used ({type(error).__name__}: {error})"
+        raise DiffoptError(what, where=str(artifact.path), hint="compile it again") from error
 
 
 def explanation_lines(found: Explanation) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 
 from diffopt.agents import LlmSettings
@@ -51,6 +52,9 @@ def llm_settings(options: argparse.Namespace) -> LlmSettings:
                 f"{options.llm_price!r} is not two numbers", "--llm-price", hint="such as 2.5,10"
             ) from None
         price = (prompt, answer)
+    for name, value in (("--llm-money", options.llm_money), *(("--llm-price", one) for one in price or ())):
+        if value is not None and not 0 <= value < math.inf:
+            raise DiffoptError(f"{value:g} is no amount of money", name, hint="such as 2.5")
     if options.llm_passes < 0:
         raise DiffoptError("must not be negative", "--llm-passes")
     return LlmSettings(

@@ -125,6 +125,8 @@ def _said(work: Callable[[], str]) -> str:
         return work()
     except DiffoptError as error:
         return f"refused: {error}"
+    except OSError as error:
+        return f"refused: {error.strerror or type(error).__name__}"
 
 
 def _figures(outcome: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffopt.artifact import Artifact
+from diffopt.bench.device import check_target
 from diffopt.bench.evaluate import Evaluator, Outcome, Program, Thresholds, outcome_from_json
 from diffopt.bench.workload import Workload
 from diffopt.events import Listener, Progress, silence
@@ -76,6 +77,9 @@ def bench_of(
     except (KeyError, TypeError, ValueError) as error:
         what = f"{type(error).__name__}: {error}"
         raise DiffoptError(f"the manifest cannot be used ({what})", where=str(path), hint="compile it again") from error
+    check_target(manifest["target"])
+    if prompts is not None and prompts < 1:
+        raise DiffoptError("must be at least 1", where="--prompts")
     if prompts is not None:
         work = replace(work, prompts=work.prompts[:prompts])
     shipped = Program("artifact", (artifact.path / "pipeline.py").read_text(encoding="utf-8"))

@@ -17,6 +17,7 @@ from diffopt.bench.disk import make_folder, write_text
 from diffopt.ir.errors import DiffoptError
 from diffopt.ir.rewrite import CODE
 from diffopt.llm.generated import GeneratedPass
+from diffopt.passes.base import registry
 
 FORMAT: Final = 1
 
@@ -133,11 +134,14 @@ def promote(name: str, run: Library, promoted: Library) -> GeneratedPass:
     """Take a candidate of a run into the promoted passes; only what was measured and kept its promise goes.
 
     Raises:
-        DiffoptError: no such pass, it is no candidate, or another promoted one has its name.
+        DiffoptError: no such pass, it is no candidate, or another pass has its name.
     """
     written, entry = run.named(name)
     if entry.status not in ("candidate", "promoted"):
         raise DiffoptError(f"{entry.name} is no candidate: {entry.status}: {entry.why}", str(run.folder))
+    if entry.name in registry():
+        hint = f"give it another in {written.id[7:]}.json"
+        raise DiffoptError(f"a pass of diffopt is called {entry.name} already", str(run.folder), hint=hint)
     for other, known in promoted:
         if known.name == entry.name and other.id != written.id:
             raise DiffoptError(
@@ -151,7 +155,7 @@ def promote(name: str, run: Library, promoted: Library) -> GeneratedPass:
 def spelled_out(trace: str, library: Library) -> str:
     """Return the text of a trace with the names of promoted passes written as the rewrites they are."""
     outside = re.split(r"(\{[^{}]*\})", trace)
-    known = {entry.name: written for written, entry in library}
+    known = {entry.name: written for written, entry in library if entry.name not in registry()}
     for at in range(0, len(outside), 2):
         words = re.split(r"([\w-]+)", outside[at])
         outside[at] = "".join(f'rewrite{{code="{known[word].id}"}}' if word in known else word for word in words)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from diffopt.bench.outcome import outcome_from_json
+from diffopt.bench.outcome import Outcome, outcome_from_json
 from diffopt.ir.errors import DiffoptError
 from diffopt.search.store import Store
 
@@ -73,25 +74,45 @@ def imported(store: Store, data: Mapping[str, Any], *, where: str = "") -> Added
     if data.get("format") != FORMAT or data.get("version") != VERSION:
         hint = "make it with: diffopt store export"
         raise DiffoptError(f"not a {FORMAT} document of version {VERSION}", where=where, hint=hint)
-    runs = trials = known = 0
     try:
-        for run in data["runs"]:
-            name = f"{str(run['id']).partition('@')[0]}@{made_with(run['manifest'])}"
-            runs += name not in store.runs()
-            store.open_run(name, run["manifest"])
-            there = {candidate.key for candidate in store.candidates(name)}
-            for row in run["trials"]:
-                outcome = outcome_from_json(row["outcome"])
-                if row["key"] in there:
-                    known += 1
-                    continue
-                there.add(row["key"])
-                fields = {field: row[field] for field in ("trace", "key", "origin", "facts", "predicted")}
-                store.tell(name, store.add_candidate(name, **fields).id, outcome)
-                trials += 1
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        # All of it is read before any of it is written: a broken document adds nothing.
+        read = [
+            (f"{_text(run['id']).partition('@')[0]}@{made_with(run['manifest'])}", run["manifest"],
+             [_trial(row) for row in run["trials"]])
+            for run in data["runs"]
+        ]  # fmt: skip
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise DiffoptError(f"a broken document ({type(error).__name__}: {error})", where=where) from error
+    runs = trials = known = 0
+    for name, manifest, rows in read:
+        runs += name not in store.runs()
+        store.open_run(name, manifest)
+        there = {candidate.key for candidate in store.candidates(name)}
+        for fields, outcome in rows:
+            if fields["key"] in there:
+                known += 1
+                continue
+            there.add(fields["key"])
+            store.tell(name, store.add_candidate(name, **fields).id, outcome)
+            trials += 1
     return Added(runs, trials, known)
+
+
+def _trial(row: Mapping[str, Any]) -> tuple[dict[str, Any], Outcome]:
+    """Return what a store keeps of a candidate, and its outcome. Raises one of several errors where a value cannot be."""
+    predicted, facts = row["predicted"], row["facts"]
+    fields = {name: _text(row[name]) for name in ("trace", "key", "origin")} | {
+        "facts": {name: float(value) for name, value in facts.items()},
+        "predicted": None if predicted is None else float(predicted),
+    }
+    return fields, outcome_from_json(row["outcome"])
+
+
+def _text(value: object) -> str:
+    """Return a text that can be kept and printed."""
+    if not isinstance(value, str) or any(unicodedata.category(char) in ("Cc", "Cs") for char in value):
+        raise ValueError(f"{value!r} is no plain text")
+    return value
 
 
 def made_with(manifest: Mapping[str, Any]) -> str:

@@ -128,7 +128,13 @@ class Store:
     def runs(self) -> dict[str, dict[str, JSON]]:
         """Return the manifests of all runs, oldest first."""
         rows = self._rows("SELECT id, manifest FROM run ORDER BY created, id")
-        return {str(run_id): json.loads(str(manifest)) for run_id, manifest in rows}
+        try:
+            found = {str(run_id): json.loads(str(manifest)) for run_id, manifest in rows}
+        except (ValueError, RecursionError):
+            found = {"": None}
+        if not all(isinstance(manifest, dict) for manifest in found.values()):
+            raise DiffoptError("the store holds a broken manifest", where=self.path, hint="take another store")
+        return found
 
     def add_candidate(
         self,
@@ -209,6 +215,9 @@ class Store:
             return tuple(Trial(_candidate(row[:-1]), outcome_from_json(json.loads(str(row[-1])))) for row in rows)
         except ValueError as error:
             raise DiffoptError(f"the store holds {error}", where=self.path, hint="upgrade diffopt") from error
+        except (LookupError, TypeError, AttributeError) as error:
+            what = f"the store holds a broken outcome ({type(error).__name__}: {error})"
+            raise DiffoptError(what, where=self.path, hint="take another store") from error
 
     def add_proposals(self, run_id: str, proposals: Sequence[Proposal], refused: Sequence[Attempt]) -> None:
         """See `TrialStore`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from pathlib import Path
 
 from diffopt.ir.errors import DiffoptError
 
@@ -91,6 +92,20 @@ _EXPLANATIONS = (
     ("SQLITE_FULL", "cannot grow: the disk is full", "free some space and resume; nothing measured is lost"),
     ("SQLITE_IOERR", "cannot be read or written: the disk reports an error", "check the disk and its free space"),
 )
+
+
+def check_store(path: Path) -> None:
+    """Check that a file is a store before anything is opened or written beside it.
+
+    Raises:
+        DiffoptError: it is not there, no plain file, or no store of ours.
+    """
+    if not path.is_file():
+        raise DiffoptError("no such store", where=str(path), hint="a run keeps its store at OUT.run/store.sqlite")
+    with path.open("rb") as file:
+        head = file.read(72)
+    if not head.startswith(b"SQLite format 3\0") or int.from_bytes(head[68:72]) != APPLICATION_ID:
+        raise DiffoptError("not a diffopt store", where=str(path), hint="a run keeps its store at OUT.run/store.sqlite")
 
 
 def store_error(error: sqlite3.Error, path: str) -> DiffoptError:

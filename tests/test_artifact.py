@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from diffopt.artifact import Artifact, write_artifact
+from diffopt.comparison import side
+from diffopt.explain import explain
 from diffopt.ir.errors import DiffoptError
 
 MANIFEST: dict[str, Any] = {
@@ -64,3 +66,27 @@ def test_a_file_that_the_manifest_no_longer_names_is_still_checked(tmp_path: Pat
     (out / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(DiffoptError, match=r"pipeline\.py is not the file that was measured"):
         Artifact.open(out)
+
+
+@pytest.mark.parametrize("outside", ["ignore", "", None])
+def test_calls_outside_an_engine_are_answered_or_refused_and_nothing_else(tmp_path: Path, outside: Any) -> None:
+    with pytest.raises(DiffoptError, match="give torch or raise"):
+        written(tmp_path / "out").load(outside=outside)
+
+
+@pytest.mark.parametrize(
+    "change", [{"workload": {"prompts": []}}, {"steps": [{}]}, {"engines": ["../../elsewhere"]}, {"result": {}}]
+)
+def test_a_manifest_that_explains_nothing_is_one_line(tmp_path: Path, change: dict[str, Any]) -> None:
+    out = tmp_path / "out"
+    written(out)
+    manifest = json.loads((out / "manifest.json").read_text())
+    (out / "manifest.json").write_text(json.dumps(manifest | change))
+    with pytest.raises(DiffoptError, match="the manifest cannot be used"):
+        explain(out)
+
+
+def test_an_artifact_without_a_workload_cannot_be_raced(tmp_path: Path) -> None:
+    written(tmp_path / "out")
+    with pytest.raises(DiffoptError, match="workload cannot be used"):
+        side(str(tmp_path / "out"), {})

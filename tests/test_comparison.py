@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from diffopt.bench.evaluate import Measured
+from diffopt.cli import main
 from diffopt.comparison import compare_sources, comparison_lines, defines_load
 from diffopt.ir.errors import DiffoptError
 
@@ -44,6 +45,7 @@ def test_a_script_that_defines_load_is_told_from_one_that_is_lifted() -> None:
     assert defines_load("def load(): ...")
     assert not defines_load("pipe = load()\ndef other():\n    def load(): ...")
     assert not defines_load("def load(:")
+    assert not defines_load("x=" + "-" * 200_000 + "1")
 
 
 def test_two_scripts_of_their_own_need_a_size(tmp_path: Path) -> None:
@@ -51,3 +53,9 @@ def test_two_scripts_of_their_own_need_a_size(tmp_path: Path) -> None:
     script.write_text("def load(): ...")
     with pytest.raises(DiffoptError, match="nothing tells the size"):
         compare_sources(str(script), str(script))
+
+
+@pytest.mark.parametrize("option", ["--pairs=0", "--batch=-5", "--seed=-1"])
+def test_a_number_that_cannot_be_is_one_line(capsys: pytest.CaptureFixture[str], option: str) -> None:
+    assert main(["measure", "demo:shapes", "demo:shapes", option]) == 2
+    assert option.partition("=")[0] in capsys.readouterr().err

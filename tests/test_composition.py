@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +12,9 @@ from diffopt.composition import Chain, CompositionMap, MapProposer, composition_
 from diffopt.ir.errors import DiffoptError
 from diffopt.passes.base import Refusal
 from diffopt.passes.pipeline import Trace, run
+from diffopt.search.engine import Engine, Settings
+from diffopt.search.store import Store
+from diffopt.search.study.synthetic import Synthetic
 
 if TYPE_CHECKING:
     from xdsl.dialects.builtin import ModuleOp
@@ -62,3 +67,29 @@ def test_a_file_that_is_no_store_is_one_clear_line(tmp_path: Path) -> None:
     file.write_text("no")
     with pytest.raises(DiffoptError, match="cannot be read as a store"):
         composition_maps([file])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE run SET manifest = '[]'",
+        "UPDATE run SET manifest = '{'",
+        "UPDATE outcome SET json = json_set(json, '$.latency.ratio', 0)",
+        "UPDATE outcome SET json = json_remove(json, '$.latency')",
+    ],
+)
+def test_a_store_of_broken_measurements_is_one_clear_line(tmp_path: Path, change: str) -> None:
+    problem, place = Synthetic(seed=1), tmp_path / "a#b%41?c.sqlite"
+    with Store(place) as store:
+        settings = Settings(rounds=1, offspring=4)
+        engine = Engine(problem.module, store, run_id="search", space=problem, settings=settings)
+        for _ in range(3):
+            asked = engine.ask()
+            assert asked is not None
+            engine.tell(asked, problem.evaluate(asked))
+    with closing(sqlite3.connect(place)) as db:
+        db.execute("UPDATE candidate SET trace = ''")
+        db.execute(change)
+        db.commit()
+    with pytest.raises(DiffoptError, match="holds what is no measurement"):
+        composition_maps([place])

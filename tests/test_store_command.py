@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -43,4 +45,66 @@ def test_a_run_goes_through_a_document_and_by_merging(place: Path, capsys: pytes
 def test_what_is_missing_is_said_in_one_line(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for command in (["list", "/no/store"], ["import", str(place)], ["import", str(place), "/no/file"]):
         assert main(["store", *command]) == 2
+        assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("action", ["list", "export", "import", "merge"])
+@pytest.mark.parametrize("content", [b"", b"my notes", b"SQLite format 3\0" + b"\0" * 4096])
+def test_what_is_no_store_is_left_alone(
+    tmp_path: Path, place: Path, capsys: pytest.CaptureFixture[str], action: str, content: bytes
+) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    file = folder / "notes.txt"
+    file.write_bytes(content)
+    assert main(["store", action, str(file), *([str(place)] if action in ("import", "merge") else [])]) == 2
+    assert "not a diffopt store" in capsys.readouterr().err
+    assert list(folder.iterdir()) == [file]
+    assert file.read_bytes() == content
+
+
+def test_an_export_overwrites_nothing_least_of_all_the_store(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = place.read_bytes()
+    assert main(["store", "export", str(place), "-o", str(place)]) == 2
+    assert "already exists" in capsys.readouterr().err
+    assert place.read_bytes() == before
+
+
+BROKEN: list[dict[str, object]] = [
+    {"predicted": 10**400}, {"predicted": "fast"}, {"facts": {"a": "b"}}, {"facts": [1]}, {"trace": ["a"]}, {"key": None},
+    {"trace": "a\x1b]0;title\x07"}, {"origin": "\ud800"}, {"outcome": []}, {"outcome": {"version": 1, "status": "measured"}},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", BROKEN, ids=str)
+def test_of_a_broken_document_nothing_is_imported(
+    place: Path, capsys: pytest.CaptureFixture[str], change: dict[str, object]
+) -> None:
+    document, other = place.with_name("runs.json"), str(place.with_name("b.sqlite"))
+    assert main(["store", "export", str(place), "-o", str(document)]) == 0
+    data = json.loads(document.read_text())
+    data["runs"][0]["trials"][-1].update(change)
+    document.write_text(json.dumps(data))
+    assert main(["store", "import", other, str(document)]) == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+    assert main(["store", "list", other, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["runs"] == []
+
+
+def test_a_document_nested_without_end_is_one_line(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    document = place.with_name("deep.json")
+    document.write_text("[" * 100_000)
+    assert main(["store", "import", str(place), str(document)]) == 2
+    assert "cannot be read as JSON" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "change", ["UPDATE run SET manifest = '{'", "UPDATE run SET manifest = '[]'", "UPDATE outcome SET json = '[]'"]
+)
+def test_a_store_of_broken_rows_is_one_line(place: Path, capsys: pytest.CaptureFixture[str], change: str) -> None:
+    with closing(sqlite3.connect(place)) as db:
+        db.execute(change)
+        db.commit()
+    for action in ("list", "export"):
+        assert main(["store", action, str(place)]) == 2
         assert len(capsys.readouterr().err.strip().splitlines()) == 1

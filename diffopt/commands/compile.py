@@ -58,6 +58,8 @@ def run(options: argparse.Namespace) -> int:
     from diffopt.llm.library import spelled_out
     from diffopt.report import summary_lines
 
+    if options.seed < 0:
+        raise DiffoptError("must not be negative", where="--seed")
     goal = Goal(options.tier, options.min_fidelity, options.max_latency, options.max_memory, options.keep_steps)
     goal.constraints()
     settings = llm_settings(options)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 TEXT = "build engines of a pipeline's components, and check them against torch"
 BACKENDS = ("openvino", "onnxruntime", "aotinductor", "tensorrt")
 RANGES = {"batch": "pictures a call", "height": "pixels", "width": "pixels", "sequence": "tokens of a prompt"}
+LARGEST = 65_536
+"""No dimension of an image or a prompt goes further; engines are checked at the ends of a range."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -109,7 +111,7 @@ def _range(name: str, text: str | None) -> Axis | None:
         return Axis(name, 1, 1, 2) if name == "batch" else None
     try:
         numbers = [int(part) for part in text.split(":")]
-        if len(numbers) > 3:
+        if len(numbers) > 3 or max(numbers) > LARGEST:
             raise ValueError(text)
         least, *middle, most = numbers if len(numbers) > 1 else numbers * 2
         return Axis(name, least, middle[0] if middle else least, most)

@@ -33,6 +33,11 @@ def run(options: argparse.Namespace) -> int:
     from diffopt.display import Display, print_lines
 
     check_target(options.target)
+    for name in ("pairs", "batch"):
+        if getattr(options, name) < 1:
+            raise DiffoptError("must be at least 1", where=f"--{name}")
+    if options.seed < 0:
+        raise DiffoptError("must not be negative", where="--seed")
     with Display(quiet=options.json) as display:
         found = compare_sources(
             options.a,

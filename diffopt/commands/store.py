@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -27,14 +28,19 @@ def run(options: argparse.Namespace) -> int:
     from diffopt.ir.errors import DiffoptError
     from diffopt.search.exchange import exported, imported
     from diffopt.search.store import Store
+    from diffopt.search.store_schema import check_store
 
     place = Path(options.store)
-    if options.action in ("list", "export") and not place.exists():
-        raise DiffoptError("no such store", where=options.store, hint="a run keeps its store at OUT.run/store.sqlite")
+    if options.action in ("list", "export") or os.path.lexists(place):
+        check_store(place)
+    if options.out is not None and os.path.lexists(options.out):
+        raise DiffoptError("already exists", where=options.out, hint="give another -o")
     if options.action in ("import", "merge") and not options.files:
         raise DiffoptError(
             f"nothing to {options.action}", where="FILE", hint=f"diffopt store {options.action} STORE FILE"
         )
+    for file in options.files if options.action == "merge" else ():
+        check_store(Path(file))
     with Store(place) as store:
         if options.action == "list":
             return _list(store, as_json=options.json)
@@ -48,8 +54,6 @@ def run(options: argparse.Namespace) -> int:
         added = []
         for file in options.files:
             if options.action == "merge":
-                if not Path(file).exists():
-                    raise DiffoptError("no such store", where=file)
                 with Store(file) as other:
                     data = exported(other)
             else:
@@ -105,7 +109,7 @@ def _document(path: Path) -> dict[str, object]:
 
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DiffoptError(
             "cannot be read as JSON", where=str(path), hint="make it with: diffopt store export"
         ) from error

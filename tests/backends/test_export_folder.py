@@ -70,3 +70,24 @@ def test_a_damaged_engine_is_not_served(tmp_path: Path) -> None:
 def test_a_folder_without_engines_says_what_makes_one(tmp_path: Path) -> None:
     with pytest.raises(BackendError, match="diffopt export makes such a folder"):
         load_exported(tmp_path)
+
+
+@pytest.mark.parametrize("replace", [False, True])
+@pytest.mark.parametrize("mine", ["scale/weights.bin", "scale", MANIFEST])
+def test_what_stands_there_and_is_no_engine_stays(tmp_path: Path, mine: str, *, replace: bool) -> None:
+    file = tmp_path / mine
+    file.parent.mkdir(exist_ok=True)
+    file.write_text('{"mine": 1}')
+    with pytest.raises(BackendError, match=r"is no engine|not of exported engines"):
+        export(tmp_path, replace=replace)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [file]
+    assert file.read_text() == '{"mine": 1}'
+
+
+@pytest.mark.parametrize("files", [{"/dev/zero": ""}, {"../../secret": ""}, ["weights"], 5, None])
+def test_an_engine_names_no_file_outside_its_folder(tmp_path: Path, files: object) -> None:
+    export(tmp_path)
+    place = tmp_path / "scale" / "engine.json"
+    place.write_text(json.dumps(json.loads(place.read_text()) | {"files": files}))
+    with pytest.raises(BackendError, match=r"outside the folder|cannot be read"):
+        load_exported(tmp_path)

@@ -67,3 +67,12 @@ def test_an_environment_that_is_not_there_says_how_to_add_it(tmp_path: Path) -> 
         python_of("onnxruntime-openvino", tmp_path)
     with pytest.raises(BackendError, match="no environment is called"):
         add_environment("tensorflow", tmp_path)
+
+
+def test_an_environment_is_never_made_over_a_folder_of_the_users(tmp_path: Path) -> None:
+    mine = tmp_path / "onnxruntime-openvino" / "mine.txt"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    with pytest.raises(BackendError, match="is no environment"):
+        add_environment("onnxruntime-openvino", tmp_path)
+    assert mine.read_text() == "mine"

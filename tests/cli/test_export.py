@@ -19,9 +19,9 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
     return captured.err.splitlines()[-1]
 
 
-@pytest.mark.parametrize("text", ["x", "0", "4:1", "1:2:3:4", "2:1:3"])
+@pytest.mark.parametrize("text", ["x", "0", "4:1", "1:2:3:4", "2:1:3", "-1", "1:99999999999999999999"])
 def test_a_range_that_does_not_rise_is_refused(capsys: pytest.CaptureFixture[str], text: str) -> None:
-    said = refused(capsys, "export", "demo:shapes", "--batch", text)
+    said = refused(capsys, "export", "demo:shapes", f"--batch={text}")
     assert "is no N, LEAST:MOST or LEAST:USUAL:MOST" in said
     assert "like --batch 1:4" in said
 

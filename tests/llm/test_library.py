@@ -9,7 +9,7 @@ import pytest
 
 from diffopt.ir.errors import DiffoptError
 from diffopt.llm.generated import GeneratedPass
-from diffopt.llm.library import Library, Status, entry_of, promote
+from diffopt.llm.library import Library, Status, entry_of, promote, spelled_out
 
 Written = Callable[..., GeneratedPass]
 
@@ -65,3 +65,13 @@ def test_two_promoted_passes_have_two_names(tmp_path: Path, written: Written) ->
     stored(other, written("right", code="def transform(source: str) -> str:\n    return source\n"))
     with pytest.raises(DiffoptError, match="another pass is promoted as no-history"):
         promote("no-history", other, promoted)
+
+
+def test_a_promoted_pass_takes_no_name_of_ours(tmp_path: Path, written: Written) -> None:
+    run, promoted = Library(tmp_path / "run"), Library(tmp_path / "promoted")
+    mine = written("right").model_copy(update={"name": "fuse-pipeline"})
+    stored(run, mine)
+    with pytest.raises(DiffoptError, match="a pass of diffopt is called fuse-pipeline already"):
+        promote("fuse-pipeline", run, promoted)
+    stored(promoted, mine, "promoted")
+    assert spelled_out("fuse-pipeline", promoted) == "fuse-pipeline"
