@@ -7,6 +7,7 @@ tensors lie in shared memory; one line of JSON answers each.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from multiprocessing import resource_tracker, shared_memory
 from typing import Any
@@ -16,6 +17,7 @@ import numpy
 
 def main() -> None:
     """Answer requests until standard input ends."""
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # it would report the very import over the network
     import onnxruntime
 
     settings = onnxruntime.SessionOptions()

@@ -6,6 +6,7 @@ Nothing heavy is imported until one of them is called.
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from diffopt.api import compile, lift, verify
     from diffopt.artifact import load
     from diffopt.ir.errors import DiffoptError
+
+# ONNX Runtime reports over the network from its very import on; whoever imports it, here or in a worker, imports us first.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 __version__ = "0.1.0"
 __all__ = ["DiffoptError", "__version__", "compile", "lift", "load", "verify"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tomllib
@@ -129,3 +130,10 @@ def test_importing_is_light(module: str) -> None:
             [sys.executable, "-I", "-c", "import sys; print(len(sys.modules))"], capture_output=True, check=True
         )
         assert int(count) - int(bare.stdout) < 100, "import diffopt loads many modules"
+
+
+def test_onnx_runtime_reports_nothing_where_diffopt_is_imported(tmp_path: Path) -> None:
+    code = "import diffopt, onnxruntime; print(onnxruntime.get_available_providers())"
+    home = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
+    subprocess.run([sys.executable, "-c", code], check=True, env=home, cwd=tmp_path, capture_output=True)
+    assert not list(tmp_path.rglob("*")), "it keeps an identity and a queue of events"
