@@ -24,8 +24,8 @@ class Fp8Linear(nn.Module):
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         rows = hidden.reshape(-1, self.in_features)
-        # One kernel on a GPU; torch's own operations elsewhere.
-        rounded, scale = quantize_rows(rows)
+        # One kernel on a GPU; torch's own operations elsewhere, also where Triton would interpret the kernel.
+        rounded, scale = quantize_rows(rows) if rows.is_cuda else reference(rows)
         if rows.is_cuda:
             # Row-wise products come out in bfloat16, whatever the layer's own dtype.
             out = torch._scaled_mm(
