@@ -371,7 +371,6 @@ class Evaluator:
             if self.walls and not self._usual_s and died.failed.kind in ("build", "crash"):
                 self.walls = False  # the user's own pipeline needs what the walls forbid; outcomes tell the guards
                 self._resident.resident.close()  # it may live on, without a pipeline
-                self._resident = None
                 return self._baseline()
             raise baseline_error(self.baseline.name, died.failed) from died
         return self._resident
