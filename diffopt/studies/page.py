@@ -31,7 +31,7 @@ interval under 2 %), *blocks* times 30 calls of one and then 30 of the other, as
 came and went, beside everything else that ran on the machine.
 
 Two cores were far busier than they are when somebody measures (the load average stands below): half an interval was 7 % wide, so
-most effects of 2 % could not be told within 30 pairs, and the intervals said so. On a quiet machine the same racing stops at 2 %.
+most effects of 2 % could not be told within 30 pairs, and the intervals said so. No quiet run was made.
 """
 
 TIERS = """## Tiers: what loses them
