@@ -58,7 +58,7 @@ def test_neither_the_parents_environment_nor_proc_can_be_read(monkeypatch: pytes
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     ours = attack("import os\ngot = dict(os.environ)")
     assert isinstance(ours.value, dict)
-    assert set(ours.value) <= {"LANG", "LC_CTYPE", "PYTHONHASHSEED", "OMP_NUM_THREADS"}
+    assert set(ours.value) <= {"LANG", "LC_CTYPE", "PYTHONHASHSEED", "OMP_NUM_THREADS", "ORT_DISABLE_TELEMETRY"}
     contained(attack("got = open(f'/proc/{arguments[0]}/environ', 'rb').read().hex()", str(os.getpid())))
     contained(attack("import os\ngot = os.listdir('/proc')"))
     contained(attack("got = open('/proc/self/environ').read()"))
