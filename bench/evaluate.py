@@ -21,7 +21,7 @@ from diffopt.bench.energy import meter
 from diffopt.bench.environment import allowed, cpus_for, worker_confinement, worker_environment
 from diffopt.bench.faults import baseline_error, check_disk
 from diffopt.bench.features import FeatureNetwork
-from diffopt.bench.fidelity import Scorer, compare, psnr
+from diffopt.bench.fidelity import Distances, Scorer, compare, psnr
 from diffopt.bench.forkserver import ForkServer
 from diffopt.bench.idle import IdleWatch
 from diffopt.bench.latency import Race, Timing, race, warm_up
@@ -75,7 +75,8 @@ class Evaluator:
         workload: prompts and sizes.
         work: folder of this run: candidates/, images/, references/, logs.
         engines: engines shared by all programs of the run.
-        scorer: for prompt accuracy and features, or None; network: for features where there is no scorer.
+        scorer: for prompt accuracy and features, or None; network: for features where there is no scorer;
+            perceptual: distances of pairs, told beside the rest.
         thresholds: the tiers.
         seed: decides the order of pairs and the bootstrap.
         timeout_s: for loading with all building, and for a first call; later calls get 20 times the baseline's, 60 s
@@ -103,6 +104,7 @@ class Evaluator:
         device: str = "cpu",
         scorer: Scorer | None = None,
         network: FeatureNetwork | None = None,
+        perceptual: Distances | None = None,
         thresholds: Thresholds = Thresholds(),  # noqa: B008 - frozen
         seed: int = 0,
         timeout_s: float = 600.0,
@@ -121,7 +123,7 @@ class Evaluator:
         self.baseline, self.workload, self.thresholds = baseline, workload, thresholds
         self.image_folder = work.resolve() / "images"
         self._work, self._engines, self._device, self._scorer = work.resolve(), engines.resolve(), device, scorer
-        self._network = network
+        self._network, self._perceptual = network, perceptual
         self._model, self._weights, self._reference_batch = model, weights, reference_batch
         self.timeout_s = timeout_s
         self.memory_limit = memory_limit or memory.available_bytes() * 8 // 10
@@ -224,7 +226,7 @@ class Evaluator:
         fidelity = compare(
             made, known.images, known.others,
             prompts=known.prompts, seeds=known.seeds, scorer=self._scorer, network=self._network,
-            rng=np.random.default_rng(0),
+            rng=np.random.default_rng(0), frames=self.workload.frames, perceptual=self._perceptual,
         )  # fmt: skip
         fidelity = self._taught(candidate, program, split, fidelity)
         raced = self._race(candidate, split, timing)
@@ -235,7 +237,7 @@ class Evaluator:
             )
             return Failed("protocol", message)
         if split == "heldout":
-            images.save_pairs(self.images_of(program), made, known, psnr(made, known.images).tolist())
+            images.save_pairs(self.images_of(program), made, known, fidelity.psnr, frames=self.workload.frames)
         baseline = self._baseline()
         return Measured(
             latency=raced.latency,
@@ -367,6 +369,7 @@ class Evaluator:
         try:
             self._load(self._resident, self.baseline)
             self._usual_s += warm_up(self._resident, self.workload.draws("search", self._secret), fewest=3)[1:]
+            self.workload = dataclasses.replace(self.workload, frames=self._resident.frames)
         except Died as died:
             if self.walls and not self._usual_s and died.failed.kind in ("build", "crash"):
                 self.walls = False  # the user's own pipeline needs what the walls forbid; outcomes tell the guards
