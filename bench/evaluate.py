@@ -73,21 +73,18 @@ class Evaluator:
     Args:
         baseline: the user's pipeline as it was.
         workload: prompts and sizes.
-        work: folder of this run: candidates/, images/, references/, logs.
-        engines: engines shared by all programs of the run.
+        work: folder of this run: candidates/, images/, references/, logs; engines: shared by all programs of the run.
         scorer: for prompt accuracy and features, or None; network: for features where there is no scorer;
             perceptual: distances of pairs, told beside the rest.
         thresholds: the tiers.
-        seed: decides the order of pairs and the bootstrap.
-        timeout_s: for loading with all building, and for a first call; later calls get 20 times the baseline's, 60 s
-            at least.
+        seed: of the order of pairs and the bootstrap.
+        timeout_s: for loading with all building, and for a first call; later ones get 20 times the baseline's, 60 s or more.
         model: overrides the model named in the programs.
         weights: hash of the model's files; reference images of other weights are not used again.
         threads: OpenMP threads and cores of every worker; None for what the user's own script would have.
         memory_limit: bytes of resident memory of a program's processes; None for 80 % of what is available.
         environment: the user's environment; workers see an allow-listed part.
-        offline: forbid the hub, and all network.
-        hidden: folders that no program may read, beside `work`: where the run keeps its store.
+        offline: forbid the hub, and all network; hidden: folders that no program may read, beside `work` (the store's).
         reference_batch: baseline images a call, where that changes nothing.
         secret: the seed of timed calls; None for one nobody can guess.
         progress: told what goes on: a stage, how many are done, of how many.

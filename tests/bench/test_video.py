@@ -114,6 +114,7 @@ def test_a_pipeline_that_makes_videos_is_measured_and_must_make_as_many_frames(
     assert isinstance(same, Measured), same
     assert (same.fidelity.frames, same.fidelity.psnr_worst) == (3, 120.0)
     assert same.fidelity.added_flicker == pytest.approx(0.0, abs=1e-3)
-    assert Image.open(evaluator.images_of(baseline) / "000-candidate.png").size == (48, 16)
+    with Image.open(evaluator.images_of(baseline) / "000-candidate.png") as strip:
+        assert strip.size == (48, 16)
     assert isinstance(wrong, Failed)
     assert "2 frames, want 3" in wrong.message
