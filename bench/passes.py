@@ -109,7 +109,7 @@ class _Bench(contextlib.ExitStack):
             cell = effect(outcome, time_only=stand_in) + ("; an untrained stand-in, so its time alone" * stand_in)
             cell += f"; as `{','.join(step.name for step in trace)}`" * (len(trace) > 1)
             return cell if label == "demo:shapes" else f"{cell}; on {label}"
-        return f"not for the built-in models: {refusals[0].partition(': ')[2]}"
+        return f"not for the built-in models: {refusals[-1].partition(': ')[2]}"
 
     def _module(self, model: str, *, adapted: bool) -> ModuleOp:
         builtin: Any = models.builtin(model)
