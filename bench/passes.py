@@ -158,7 +158,7 @@ def _call(module: ModuleOp) -> dict[str, JSON]:
 
 def _write(effects: dict[str, JSON]) -> None:
     here = device.environment()
-    text = f"{here.get('cpu')}, {here.get('cores')} cores, {STEPS} steps, {PROMPTS} prompts, {PAIRS} pairs a pass"
+    text = f"{here.get('cpu')}, {here.get('cores')} core(s), {STEPS} steps, {PROMPTS} prompts, {PAIRS} pairs a pass"
     ordered = {name: effects[name] for name in registry() if name in effects}
     RESULTS.write_text(json.dumps({"environment": text, "passes": ordered}, indent=2) + "\n", encoding="utf-8")
 
