@@ -107,13 +107,15 @@ def _task(text: str) -> str:
 
 
 def _lines(verdict: dict[str, Any], out: str) -> list[str]:
+    from diffopt.llm.answer import one_line
+
     llm, sandbox = verdict["llm"], verdict["sandbox"]
-    lines = [f"{each['script']}  {' '.join(each['problem'].split())[:100] or 'passes'}" for each in verdict["attempts"]]
+    lines = [f"{each['script']}  {one_line(each['problem'], 100) or 'passes'}" for each in verdict["attempts"]]
     if verdict["passed"]:
         latency, fidelity = verdict["heldout"]["latency"], verdict["heldout"]["fidelity"]
         images = f"{fidelity['psnr_median']:.1f} dB, {verdict['heldout']['tier']}"
         lines.append(f"held out  {latency['ratio']:.2f}x [{latency['lo']:.2f}, {latency['hi']:.2f}], {images}")
-        lines.append(f"script    {out}")
+        lines.append(f"script    {out}: read it before you run it; outside of diffopt nothing confines it")
     return [
         *lines,
         f"sandbox   level {sandbox['level']}, {sandbox['name']} ({', '.join(sandbox['guards'])})",
@@ -122,8 +124,10 @@ def _lines(verdict: dict[str, Any], out: str) -> list[str]:
 
 
 def _why(verdict: dict[str, Any]) -> str:
+    from diffopt.llm.answer import one_line
+
     problems = verdict["llm"]["problems"]
     said = verdict["reason"] or "no script was written"
     gate = f"gate {verdict['gate']}: " if verdict["gate"] else ""
     asked = f" ({problems[-1]['status']}: {problems[-1]['message']})" if problems else ""
-    return f"{gate}{' '.join(said.split())[:300]}{asked}"
+    return f"{gate}{one_line(said)}{asked}"

@@ -64,7 +64,7 @@ def test_it_goes_on_while_its_programs_are_worth_as_much_as_those_of_others(outc
     assert unearned_of(outcome, ("a", better), ("walk", worse)) == set()
     assert unearned_of(outcome, ("a", worse), ("walk", better)) == {"a"}
     assert unearned_of(outcome, ("a", worse), ("walk", better), ("a", {"ratio": 9.0})) == set()
-    assert unearned_of(outcome, ("a", better), ("walk", worse), ("a", None)) == {"a"}, "a failure is worth nothing"
+    assert unearned_of(outcome, ("a", better), ("walk", better), ("a", None)) == {"a"}, "a failure is worth nothing"
     assert unearned_of(outcome, ("a", SLOW), ("walk", SLOW), ("a", SLOW)) == {"a"}, "nor do two zeros make it equal"
 
 
