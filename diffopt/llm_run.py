@@ -195,6 +195,9 @@ class LlmRun:
 
     def _report(self, mode: str) -> dict[str, Any]:
         spent, planner = self._client.spent, self._planner
+        written = list(Library(self._folder / "passes"))
+        # A session that found all it needed in the store rewrote nothing itself: what held when passes were checked is said.
+        guards = self._rewriter.guards or next((entry.guards for _, entry in written if entry.guards), ())
         return {
             "planner": mode,
             "model": self._client.model,
@@ -206,10 +209,10 @@ class LlmRun:
             "rejected": [{"plan": r.plan, "why": r.diagnostic, "call": r.call} for r in planner.rejected],
             "problems": [dataclasses.asdict(p) for p in (*planner.problems, *self._coder_problems)],
             "passes": [
-                {"name": entry.name, "code": written.id, "status": entry.status, "why": entry.why, "level": entry.level}
-                for written, entry in Library(self._folder / "passes")
+                {"name": entry.name, "code": made.id, "status": entry.status, "why": entry.why, "level": entry.level}
+                for made, entry in written
             ],
-            "sandbox": list(self._rewriter.guards),
+            "sandbox": list(guards),
         }
 
 
