@@ -146,7 +146,7 @@ def client_for(environment: Mapping[str, str], settings: LlmSettings) -> Client:
         raise DiffoptError("a language model needs a name", hint=f"give --llm-model NAME, or set {MODEL}")
     price = None if settings.price is None else Price(*settings.price)
     budget = Budget(settings.calls, settings.tokens, settings.money, price)
-    client = Client(url, name, environment.get(KEY, ""), budget=budget)
+    client = Client(url, name, environment.get(KEY, ""), budget=budget, home=environment.get("HOME", ""))
     if settings.replay is None:
         client.check()
     return client

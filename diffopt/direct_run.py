@@ -25,6 +25,7 @@ from diffopt.llm.client import Client
 from diffopt.llm.debugger import Effort, Mended
 from diffopt.llm.direct import Attributes, Direct, Gate, Script, gates, judge
 from diffopt.llm.sandbox import LEVELS, level_of
+from diffopt.llm.template import with_folder
 from diffopt.llm.transcript import Transcript
 from diffopt.session import FINAL_PAIRS, REST_S, SEARCH_PAIRS
 
@@ -146,7 +147,7 @@ def direct(
         }
     write_text(folder / VERDICT, json.dumps(verdict, indent=1, ensure_ascii=False) + "\n")
     if found.piece is not None and verdict["passed"]:
-        write_text(place, found.piece.code)
+        write_text(place, with_folder(found.piece.code, reference.program.pipeline_py))
     return verdict
 
 
@@ -164,6 +165,7 @@ class _Bench:
 
     def __call__(self, code: str, split: Split) -> Outcome:
         """Return the outcome of a script: found in the run, or measured now."""
+        code = with_folder(code, self._evaluator.baseline.pipeline_py)
         name = _hash(code)
         file = self._folder / f"{split}-{name}.json"
         self._scripts.add(name)

@@ -1,5 +1,6 @@
 """Ask any OpenAI-compatible endpoint for one JSON object, within a budget, and say how it went."""
 
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -94,6 +95,7 @@ class Client:
         seed: int | None = None,
         max_retries: int = 3,
         timeout_s: float = 180.0,
+        home: str = "",
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """Describe a model; nothing is sent.
@@ -104,6 +106,7 @@ class Client:
             answer_tokens: token limit of one answer.
             temperature, seed: sent only when given.
             timeout_s: longest silence of the endpoint, in seconds.
+            home: the user's home folder, which no text names to the model; empty for none.
 
         Raises:
             DiffoptError: the URL, the model name or the key cannot be used.
@@ -119,6 +122,7 @@ class Client:
             self._sampling["seed"] = seed
         self._rung = 0
         self._token_limit = 0
+        self._home = home.rstrip("/")
         self._paid = False  # whether what a transcript holds is in the ledger already
 
     def __repr__(self) -> str:
@@ -205,6 +209,10 @@ class Client:
             self._ledger.settle(reserved, used)
         return entry
 
+    def _away(self, text: str) -> str:
+        """Return a text, such as a traceback, that does not say who is at home here."""
+        return re.sub(rf"{re.escape(self._home)}(?=[/\s\"']|$)", "~", text) if self._home else text
+
     def _reserve(self, request: Mapping[str, JsonValue]) -> Usage:
         # Three bytes a token is more than most texts need; settled with the endpoint's own figure after the call.
         return Usage(len(canonical(request).encode()) // 3, self.answer_tokens)
@@ -217,7 +225,7 @@ class Client:
             rule = f"Answer with one JSON object {form}. It must satisfy this JSON schema: {canonical(schema)}"
             turns.insert(1, {"role": "system", "content": rule})
         messages: list[JsonValue] = [
-            {"role": turn["role"], "content": self._endpoint.clean(turn["content"])} for turn in turns
+            {"role": turn["role"], "content": self._endpoint.clean(self._away(turn["content"]))} for turn in turns
         ]
         request = {"model": self.model, "messages": messages, token_limit: self.answer_tokens, **self._sampling}
         if rung == "json_schema":

@@ -17,7 +17,7 @@ from diffopt.llm.generated import GeneratedPass, pass_schema
 from diffopt.llm.laws import check
 from diffopt.llm.library import Entry, Library, Status, entry_of
 from diffopt.llm.sandbox import Limits
-from diffopt.llm.template import data_block, load
+from diffopt.llm.template import data_block, load, without_folder
 from diffopt.llm.transcript import Transcript
 from diffopt.passes.base import registry
 from diffopt.passes.pipeline import Trace
@@ -91,7 +91,7 @@ class Coder:
             device=json.dumps(dict(self.device), indent=1, sort_keys=True, default=str),
             catalogue="\n".join(f"- {name}: {_summary(found.__doc__)}" for name, found in registry().items()),
             knowledge=data_block(task.knowledge or "nothing yet"),
-            target=data_block(task.target),
+            target=data_block(without_folder(task.target)),
             history=data_block(history_text(task.history)),
             written=data_block(written or "nothing yet"),
         )

@@ -23,7 +23,7 @@ from diffopt.ir.errors import DiffoptError
 from diffopt.llm.answer import one_line
 from diffopt.llm.client import Client, Message, Problem, Question, Reply
 from diffopt.llm.debugger import Effort, Mended, mend
-from diffopt.llm.template import data_block, load
+from diffopt.llm.template import data_block, load, without_folder
 from diffopt.llm.transcript import Transcript
 
 LONGEST = 60_000
@@ -202,10 +202,10 @@ class Direct:
 
         Args:
             task: what is wanted, in words.
-            reference: the script to start from.
+            reference: the script to start from; the folder of its model is left out, see `template.with_folder`.
         """
         template = load("direct")
-        user = template.render("user", task=data_block(task), reference=data_block(reference))
+        user = template.render("user", task=data_block(task), reference=data_block(without_folder(reference)))
         messages = (Message("system", template.render("system")), Message("user", user))
         question = Question(messages, Script, _schema(), template=template.identity)
 

@@ -11,6 +11,7 @@ from diffopt import direct_run
 from diffopt.cli import main
 from diffopt.comparison import side
 from diffopt.ir.errors import DiffoptError
+from diffopt.llm.template import without_folder
 from tests.llm.conftest import ScriptedEndpoint, endpoint
 
 __all__ = ["endpoint"]
@@ -22,7 +23,8 @@ CALL = "    pipe.unet.to(memory_format=torch.channels_last)\n    call_defaults(p
 
 @pytest.fixture
 def reference(tiny_directory: Path) -> str:
-    return side(str(tiny_directory), {"steps": "4", "guidance": "3"}).program.pipeline_py
+    """What the model is shown and starts from."""
+    return without_folder(side(str(tiny_directory), {"steps": "4", "guidance": "3"}).program.pipeline_py)
 
 
 def command(endpoint: ScriptedEndpoint, model: Path, folder: Path, *more: str) -> list[str]:
@@ -52,13 +54,14 @@ def test_a_script_is_written_confined_judged_and_played_again(
 
     assert main(command(endpoint, tiny_directory, tmp_path)) == 0
     verdict = json.loads(capsys.readouterr().out)
-    assert (tmp_path / "fast.py").read_text() == good
+    assert (tmp_path / "fast.py").read_text() == good.replace('MODEL = "tiny"', f'MODEL = "{tiny_directory}"')
     problems = [attempt["problem"] for attempt in verdict["attempts"]]
     assert problems[0] == "gate static: it lacks channels_last"
     assert problems[1].startswith("gate absolute: it does not run: build: PermissionError")
     assert problems[2] == ""
     asked = "\n".join(str(seen.body) for seen in endpoint.seen)
     assert "PermissionError" in asked
+    assert str(tiny_directory) not in asked, "where the model lies is not told"
     assert PRIVATE not in asked, "what a script reads here may not reach the model through its errors"
     assert (verdict["passed"], verdict["sandbox"]["level"], verdict["llm"]["calls"]) == (True, 3, 3)
     assert verdict["heldout"]["status"] == "measured"

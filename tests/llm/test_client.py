@@ -283,3 +283,11 @@ def test_a_resumed_run_has_spent_what_was_spent_and_pays_for_nothing_twice(
     assert again.ask(other, transcript).status == "budget"
     assert (again.spent.calls, again.spent.usage.tokens, again.spent.money) == (3, 360, pytest.approx(900 / 1e6))
     assert len(endpoint.seen) == 3
+
+
+def test_no_text_names_the_users_home(endpoint: "ScriptedEndpoint") -> None:
+    endpoint.says({"answer": 1})
+    said = 'File "/home/ann/run/pipeline.py", line 3; /home/ann; /home/anna/x'
+    client = Client(endpoint.url, "scripted", max_retries=0, home="/home/ann")
+    client.ask(replace(QUESTION, messages=(Message("user", said),)), Transcript(None))
+    assert endpoint.seen[0].body["messages"][0]["content"] == 'File "~/run/pipeline.py", line 3; ~; /home/anna/x'
