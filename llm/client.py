@@ -211,7 +211,7 @@ class Client:
 
     def _away(self, text: str) -> str:
         """Return a text, such as a traceback, that does not say who is at home here."""
-        return re.sub(rf"{re.escape(self._home)}(?=[/\s\"']|$)", "~", text) if self._home else text
+        return re.sub(rf"{re.escape(self._home)}(?![\w.-])", "~", text) if self._home else text
 
     def _reserve(self, request: Mapping[str, JsonValue]) -> Usage:
         # Three bytes a token is more than most texts need; settled with the endpoint's own figure after the call.

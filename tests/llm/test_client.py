@@ -281,7 +281,8 @@ def test_a_resumed_run_has_spent_what_was_spent_and_pays_for_nothing_twice(
     assert again.spent == first.spent
     assert again.ask(other, transcript).value == Verdict(answer=3)
     assert again.ask(other, transcript).status == "budget"
-    assert (again.spent.calls, again.spent.usage.tokens, again.spent.money) == (3, 360, pytest.approx(900 / 1e6))
+    assert (again.spent.calls, again.spent.usage.tokens) == (3, 360)
+    assert again.spent.money == pytest.approx(900 / 1e6)
     assert len(endpoint.seen) == 3
 
 
