@@ -167,9 +167,7 @@ def _write(
         "options": options.to_json(),
         "versions": {name: importlib.metadata.version(name) for name in dict.fromkeys(packages)},
     }
-    kept = {
-        name: {key: value for key, value in row.items() if own.get(key) != value} for name, row in before.items()
-    }
+    kept = {name: {key: value for key, value in row.items() if own.get(key) != value} for name, row in before.items()}
     rows = {**kept, **{row.name: row.to_json() for row in made}}
     manifest = {"format": FORMAT, **own, **about, "components": list(rows.values())}
     draft = out / f".{MANIFEST}.draft"

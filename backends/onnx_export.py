@@ -41,6 +41,7 @@ def convert(
     shapes = tuple(
         {position: made.setdefault(axis.name, _dimension(axis)) for position, axis in given.items()} for given in opened
     )
+
     def onnx(given: Any, **more: Any) -> Any:
         return torch.onnx.export(
             given, examples, dynamo=True, input_names=list(names), verbose=False, optimize=True, opset_version=opset, **more
@@ -105,7 +106,11 @@ def spell_out_boolean_choices(model: Any) -> int:
 
 
 def spelled_out(module: torch.nn.Module) -> torch.nn.Module:
-    """Return a module that does the same, with repeated elements written as what the exporter can follow with open sizes."""
+    """Return a module that does the same, in words that the exporter follows with open sizes.
+
+    Repeated elements become an expansion, and a `squeeze` of what is not 1, which does nothing in torch, is left out: it
+    would be a Squeeze in ONNX, which is an error there.
+    """
     import torch
     from torch.overrides import TorchFunctionMode
 
@@ -119,6 +124,10 @@ def spelled_out(module: torch.nn.Module) -> torch.nn.Module:
                     place = dim % value.ndim
                     sizes = [*value.shape[: place + 1], repeats, *value.shape[place + 1 :]]
                     return value.unsqueeze(place + 1).expand(sizes).flatten(place, place + 1)
+            if func in (torch.squeeze, torch.Tensor.squeeze) and len(args) == 2 and isinstance(args[1], int):
+                size = args[0].shape[args[1]]
+                if isinstance(size, int) and size != 1:
+                    return args[0]
             return func(*args, **given)
 
     class Spelled(torch.nn.Module):

@@ -53,7 +53,9 @@ class EngineRequests:
             raise BackendError(f"a {interface.output} is more than pictures: it cannot come from one engine yet")
         call = inspect.signature(self._state.pipeline_class.__call__).parameters
         self._expected: dict[str, Any] = {name: parameter.default for name, parameter in call.items()}
-        self._expected |= settings.arguments
+        usual = self._expected
+        self._needed = [name for name, value in settings.arguments.items() if usual.get(name) != value]
+        self._expected = {**usual, **settings.arguments}
         native = denoiser.config.sample_size
         native = (native, native) if isinstance(native, int) else tuple(native)
         if native == self._shape[1:]:
@@ -100,6 +102,9 @@ class EngineRequests:
                 given is None and self._default_size == (None, None) and name in ("height", "width")
             ):
                 return f"{name} is {given}, the engine's is {value}"
+        left_out = [name for name in self._needed if name not in call]
+        if left_out:
+            return f"{left_out[0]} is left out, the engine was made with one"
         for name, value in call.items():
             if name in INPUTS or name in self._settings or self._same(name, value, prompts):
                 continue

@@ -103,7 +103,9 @@ def refuse_fold(pipe: Any) -> None:
     if not plain or not kind.__module__.startswith("diffusers.") or not hasattr(pipe, "vae_scale_factor"):
         raise BackendError(f"{kind.__name__} cannot become one engine yet", "export its components")
     if getattr(pipe, "watermark", None) is not None:
-        raise BackendError("the pipeline writes a watermark: load it with add_watermarker=False to make one engine of it")
+        raise BackendError(
+            "the pipeline writes a watermark: load it with add_watermarker=False to make one engine of it"
+        )
 
 
 def noise_shape(pipe: Any, settings: Settings) -> tuple[int, ...]:
@@ -149,7 +151,9 @@ class Fold:
         by_name = {text.name: text for text in texts}
         used = [name for name in program.input_names if name != NOISE]
         if len(used) + 1 != len(program.input_names) or not used:
-            raise BackendError("the picture depends on no prompt, or on no noise: there is nothing to make an engine of")
+            raise BackendError(
+                "the picture depends on no prompt, or on no noise: there is nothing to make an engine of"
+            )
         return program, Interface(tuple(by_name[name] for name in used), shape, type(result).__name__)
 
     def error_of(self, run: Run, interface: Interface) -> tuple[float, float]:

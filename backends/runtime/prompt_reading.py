@@ -68,7 +68,9 @@ def text_tokenizers(pipe: Any) -> list[str]:
 
 
 @contextlib.contextmanager
-def overhearing(pipe: Any, prompt: str, make_input: Callable[[str, torch.Tensor], torch.Tensor]) -> Iterator[list[TextInput]]:
+def overhearing(
+    pipe: Any, prompt: str, make_input: Callable[[str, torch.Tensor], torch.Tensor]
+) -> Iterator[list[TextInput]]:
     """Put `make_input` of a name and a tensor in the place of all that tokenizers make of this prompt, padded; list them.
 
     Raises BackendError if a tokenizer is called in a way that cannot be written down.

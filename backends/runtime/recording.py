@@ -14,6 +14,7 @@ from diffopt.backends.base import BackendError, Tensors
 from diffopt.backends.component_call import ComponentCall, asks_for_fields, take_apart
 from diffopt.backends.runtime.attachment import Attachment, attachment
 
+
 class _Seen(Exception):
     """Ends a recording call as soon as everything was seen."""
 

@@ -20,7 +20,14 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, T5Config, T5EncoderModel, T5Tokenizer
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    T5Config,
+    T5EncoderModel,
+    T5Tokenizer,
+)
 
 from diffopt.backends import BackendError
 from diffopt.backends.runtime import export, export_pipeline, follow_step_plan, fuse_pipeline, witnesses
@@ -136,12 +143,20 @@ def test_a_program_makes_the_pictures_of_the_pipeline(make: Callable[[str], Any]
 
 def test_other_calls_run_as_before(make: Callable[[str], Any], kind: str) -> None:
     pipe, plain = fuse_pipeline(make(kind), **FIXED, arguments=MORE.get(kind)), make(kind)
-    asked: tuple[dict[str, Any], ...] = ({"num_inference_steps": 1}, {"negative_prompt": "red"}, {"guidance_scale": 1.0})
+    asked: tuple[dict[str, Any], ...] = (
+        {"num_inference_steps": 1},
+        {"negative_prompt": "red"},
+        {"guidance_scale": 1.0},
+    )
     for other in asked:
         assert torch.equal(images(pipe, kind, **other), images(plain, kind, **other))
     assert details(pipe) == ["pipeline: 0 calls as one function, 3 in torch"]
 
 
+ENGINES = ["pixart", *(pytest.param(name, marks=pytest.mark.slow) for name in ("sd3", "xl"))]
+
+
+@pytest.mark.parametrize("kind", ENGINES)
 def test_one_engine_makes_the_pictures_of_the_pipeline(make: Callable[[str], Any], kind: str, tmp_path: Path) -> None:
     expected = images(make(kind), kind)
     for _ in range(2):  # built, then found
@@ -152,26 +167,29 @@ def test_one_engine_makes_the_pictures_of_the_pipeline(make: Callable[[str], Any
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", ["pixart"])
 def test_onnxruntime_makes_the_same_pictures(make: Callable[[str], Any], kind: str, tmp_path: Path) -> None:
     pipe = export_pipeline(make(kind), backend="onnxruntime", engines=tmp_path, **FIXED, arguments=MORE.get(kind))
     assert torch.allclose(images(pipe, kind), images(make(kind), kind), atol=1e-4)
     assert details(pipe) == ["pipeline: 1 engine calls, 0 in torch"]
 
 
-@pytest.mark.parametrize("backend", ["openvino", pytest.param("onnxruntime", marks=pytest.mark.slow)])
-def test_engines_of_every_component_make_the_pictures_of_the_pipeline(
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "backend"), [("pixart", "openvino"), ("sd3", "openvino"), ("xl", "openvino"), ("xl", "onnxruntime")]
+)
+def test_engines_of_the_components_make_the_pictures_of_the_pipeline(
     make: Callable[[str], Any], kind: str, backend: str, tmp_path: Path
 ) -> None:
-    pipe = make(kind)
-    named = [name for name in ("text_encoder", "text_encoder_2", "denoiser", "vae") if name in pipe.components]
-    for name in {*named, "denoiser"}:
+    pipe, plain = make(kind), make(kind)
+    for name in ("text_encoder", "denoiser"):
         export(pipe, name, backend=backend, engines=tmp_path, height=16, width=16, arguments=MORE.get(kind))
-    plain = make(kind)
     for given in ({}, {"guidance_scale": 1.0}, {"prompt": ["a", "red", "a red"]}):
         assert torch.allclose(images(pipe, kind, **given), images(plain, kind, **given), atol=1e-4)
     assert all(detail.endswith(", 0 in torch") for detail in details(pipe))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sd3"])
 def test_cached_blocks_become_two_engines_and_one(make: Callable[[str], Any], kind: str, tmp_path: Path) -> None:
     def planned() -> Any:
