@@ -15,7 +15,7 @@ from diffopt.backends.fitting import own_timestep
 Run = Callable[[], object]
 RIDGE = 1e-9
 """Added to the squares' diagonal, relative to it: two latents in a row are nearly alike."""
-STRIDES = (6, 3, 2, 1)
+STRIDES = (5, 2, 1)
 """By how many of the traced steps a timestep is moved, in turn."""
 
 

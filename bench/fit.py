@@ -46,7 +46,7 @@ def fit(
     stay within `error`.
 
     Deterministic: one run over two prompts, at the steps and with the scheduler that `passes` lead to; of a solver many
-    shorter ones, over sixteen prompts of a built-in model.
+    shorter ones, over eight prompts of a built-in model.
     Raises DiffoptError or BackendError if there is no such model or it cannot be measured.
     """
     from diffopt.backends.fitting import best_timesteps, measure_drift
@@ -56,7 +56,7 @@ def fit(
     from diffopt.passes.pipeline import Trace, applied
     from diffopt.passes.steps.fit_timesteps import FitTimesteps
 
-    described, prompts = _described(model, 16 if what == "solver" else 2)
+    described, prompts = _described(model, 8 if what == "solver" else 2)
     module = applied(Trace.parse(passes), build_module(described))
     pipe = load_emitted(module)
 

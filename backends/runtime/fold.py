@@ -132,7 +132,7 @@ class Fold:
         """Return the call as a program, and what it takes."""
         from diffopt.backends.one_thread import one_thread
         from diffopt.backends.runtime.capture import Capture
-        from diffopt.backends.runtime.recording import quiet
+        from diffopt.backends.runtime.recording import quiet, refusing
 
         pipe, settings = self._pipe, self._settings
         shape = noise_shape(pipe, settings)
@@ -144,7 +144,8 @@ class Fold:
             stack.enter_context(self._listening(capture, decoded))
             stack.enter_context(capture)
             latents = capture.input(NOISE, noise)
-            result = pipe(prompt=word, latents=latents, **settings.call(), output_type="pt")
+            with refusing(attachment(pipe), settings.call()):
+                result = pipe(prompt=word, latents=latents, **settings.call(), output_type="pt")
         if len(decoded) != 1:
             raise BackendError(f"a call decodes {len(decoded)} times: it cannot be folded into one engine")
         program = capture.program(decoded[0])

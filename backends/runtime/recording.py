@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,12 +71,22 @@ def record(
             stack.enter_context(_watch(getattr(pipe, name), method, name, seen, len(watched)))
         stack.enter_context(quiet(pipe))
         stack.enter_context(state.looking())
-        with contextlib.suppress(_Seen):
+        with contextlib.suppress(_Seen), refusing(state, arguments):
             pipe(**arguments, generator=torch.Generator().manual_seed(0))
     missing = [name for name in watched if name not in seen]
     if missing:
         raise BackendError(f"a call of {type(pipe).__name__} does not use {missing[0]}")
     return seen
+
+
+@contextlib.contextmanager
+def refusing(state: Attachment, arguments: Mapping[str, Any]) -> Iterator[None]:
+    """Say in one line what a pipeline has against a call that diffopt makes of it."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        given = ", ".join(f"{name}={value!r}" for name, value in arguments.items() if isinstance(value, int | float | str))
+        raise BackendError(f"{state.pipeline_class.__name__}({given}) fails: {error}") from error
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Self
 
 from xdsl.context import Context
@@ -14,7 +15,7 @@ from diffopt.ir.dialect import loops, only_plain, scheduler_of, unrolled
 from diffopt.ir.errors import DiffoptError
 from diffopt.ir.unroll import REACH
 from diffopt.passes.base import DiffusionPass, Example, Family, Refusal, Tier
-from diffopt.passes.steps.fit_timesteps import FitTimesteps
+from diffopt.passes.steps.fit_timesteps import FALLING, FitTimesteps, falling
 from diffopt.passes.steps.solvers import is_flow
 from diffopt.passes.structure.schedule_weights import schedule_of
 from diffopt.passes.structure.unroll_steps import unroll_loop
@@ -48,16 +49,18 @@ class FitSolver(DiffusionPass):
             expect="weights [8.000000e-01, -2.000000e-01, 1.000000e-01, 5.000000e-02]",
         ),
         Example("fit-solver", refusal="no weights are fitted"),
-        Example('fit-solver{timesteps="999,400" weights="1,1"}', refusal="1 row of weights does not fit 2 timesteps"),
+        Example('fit-solver{timesteps="999,400" weights="1,1"}', refusal="rows of weights and timesteps: 1 and 2"),
         Example('fit-solver{timesteps="999" weights="1,1,1,1"}', refusal="step 0 has a weight for each latent and"),
     )
     one_of = "sampler"
+    after = ("family:guidance", "family:caching")
+    excludes = MappingProxyType({"capture-step": "captured steps hold the schedule as a table already"})
 
     timesteps: str = "999"
     weights: str = ""
 
     def check_options(self) -> None:
-        FitTimesteps(timesteps=self.timesteps)
+        self.require(falling(self.timesteps), "timesteps", FALLING)
         self.require(_rows(self.weights) is not None, "weights", "numbers parted by commas, rows by semicolons")
 
     @classmethod
@@ -69,8 +72,7 @@ class FitSolver(DiffusionPass):
         if not rows:
             return Refusal("no weights are fitted: python -m diffopt.bench.fit solver MODEL", "@scheduler", "range")
         if len(rows) != count:
-            said = f"{len(rows)} row{'s' * (len(rows) > 1)} of weights {'do' if len(rows) > 1 else 'does'} not fit"
-            return Refusal(f"{said} {count} timesteps", "@scheduler", "range")
+            return Refusal(f"rows of weights and timesteps: {len(rows)} and {count}", "@scheduler", "range")
         for index, row in enumerate(rows):
             if len(row) % 2 or not 0 < len(row) <= 2 * min(index + 1, REACH):
                 what = f"each latent and each prediction up to it, {REACH} at most"

@@ -218,6 +218,15 @@ def test_what_is_given_to_a_call_is_part_of_what_the_program_is_for(make: Callab
     assert details(pipe) == ["pipeline: 1 calls as one function, 1 in torch"]
 
 
+def test_what_a_pipeline_has_against_a_call_is_one_line(make: Callable[[str], Any], tmp_path: Path) -> None:
+    for made in (
+        lambda: export_pipeline(make("pixart"), engines=tmp_path, **FIXED),
+        lambda: export(make("pixart"), "denoiser", engines=tmp_path),
+    ):
+        with pytest.raises(BackendError, match="fails: Invalid sample size"):
+            made()
+
+
 def test_refuses_what_makes_a_program_wrong(make: Callable[[str], Any], tmp_path: Path) -> None:
     pipe = make("xl")
     pipe.watermark = object()
