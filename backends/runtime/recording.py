@@ -85,7 +85,9 @@ def refusing(state: Attachment, arguments: Mapping[str, Any]) -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError) as error:
-        given = ", ".join(f"{name}={value!r}" for name, value in arguments.items() if isinstance(value, int | float | str))
+        given = ", ".join(
+            f"{name}={value!r}" for name, value in arguments.items() if isinstance(value, int | float | str)
+        )
         raise BackendError(f"{state.pipeline_class.__name__}({given}) fails: {error}") from error
 
 
