@@ -67,8 +67,8 @@ class Evaluator:
 
     One owner, one thread. Every program runs in a fresh process; whatever it does, `evaluate` returns an outcome and
     the next evaluation works. A baseline that stops working is started again once, then it is the user's error.
-    `timeout_s`, `memory_limit` and `disk_limit` (bytes a program may write; 80 % of what is free if None) may be changed
-    between evaluations.
+    `timeout_s`, `memory_limit`, `disk_limit` (bytes a program may write; 80 % of what is free if None) and `readable`
+    (what programs other than the baseline may read) may be changed between evaluations.
 
     Args:
         baseline: the user's pipeline as it was.
@@ -120,9 +120,8 @@ class Evaluator:
         self.baseline, self.workload, self.thresholds = baseline, workload, thresholds
         self.image_folder = work.resolve() / "images"
         self._work, self._engines, self._device, self._scorer = work.resolve(), engines.resolve(), device, scorer
-        self._network, self._perceptual = network, perceptual
         self._model, self._weights, self._reference_batch = model, weights, reference_batch
-        self.timeout_s = timeout_s
+        self._network, self._perceptual, self.timeout_s = network, perceptual, timeout_s
         self.memory_limit = memory_limit or memory.available_bytes() * 8 // 10
         self._rng = np.random.default_rng(seed)
         self._secret = np.random.default_rng(secrets.randbits(128) if secret is None else secret)
@@ -131,6 +130,7 @@ class Evaluator:
         self._hidden = (self._work, *(path.resolve() for path in hidden))
         self.disk_limit: int | None = None
         self.walls = True
+        self.readable: tuple[str, ...] = ("/",)
         self._energy = meter(device)
         self._own_server = server is None
         self._server = server or self._new_server(environment, threads, offline)
@@ -387,7 +387,7 @@ class Evaluator:
             disk_limit=self.disk_limit or free_bytes(own) * 8 // 10,
             confinement=worker_confinement(
                 folder, own, self._engines, home=self._home, hidden=self._hidden, offline=self._offline,
-                walls=self.walls,
+                walls=self.walls, readable=("/",) if program is self.baseline else self.readable,
             ),
         )  # fmt: skip
         usual_s = median(self._usual_s) if self._usual_s else 0.0

@@ -48,7 +48,7 @@ REST_S = 2.0
 """Rest between quarters of the final pairs, so that they do not all fall into one state of the machine."""
 
 STORE = "store.sqlite"
-RUN_FILES = frozenset({"work", "engines", "llm.jsonl", "passes", "hints.json", "knowledge.txt"})
+RUN_FILES = frozenset({"work", "engines", "llm.jsonl", "passes", "hints.json", "planner.json", "knowledge.txt"})
 """What a run leaves in its folder beside its store; a folder that holds anything else is not deleted."""
 
 REACH = 0.75

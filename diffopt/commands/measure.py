@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import re
 
-from diffopt.commands import add_json, add_set, print_json, settings_of
+from diffopt.commands import BUILTIN_NAMES, add_json, add_set, print_json, settings_of, size_of
 from diffopt.ir.errors import DiffoptError
 
 TEXT = "race two pipelines against each other: interleaved pairs, fresh seeds, images compared"
@@ -13,7 +12,7 @@ TEXT = "race two pipelines against each other: interleaved pairs, fresh seeds, i
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    side = "a script, model directory, artifact, demo:shapes, or a .py file that defines load()"
+    side = f"a script, model directory, artifact, a .py file that defines load(), {BUILTIN_NAMES}"
     parser.add_argument("a", metavar="A", help=side)
     parser.add_argument("b", metavar="B", help="likewise; the ratio is A's time divided by B's")
     parser.add_argument("--prompts", metavar="FILE", help="one prompt a line")
@@ -45,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
             prompts=options.prompts,
             pairs=options.pairs,
             target=options.target,
-            size=_size(options.size),
+            size=size_of(options.size),
             batch=options.batch,
             settings=settings_of(options),
             seed=options.seed,
@@ -57,12 +56,3 @@ def run(options: argparse.Namespace) -> int:
     else:
         print_lines(comparison_lines(found))
     return 0 if report["ok"] else 1
-
-
-def _size(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    match = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
-    if match is None:
-        raise DiffoptError(f"{text!r} is no size", where="--size", hint="write it like 512x768")
-    return int(match.group(1)), int(match.group(2))
