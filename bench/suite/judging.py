@@ -20,7 +20,7 @@ from diffopt.bench.suite.measured_gates import (
     speedup,
 )
 from diffopt.bench.suite.results import Results, text_hash
-from diffopt.bench.suite.static_gate import Verdict, static_gate, strict_gate
+from diffopt.bench.suite.static_gate import FREE, Verdict, static_gate, strict_gate
 from diffopt.bench.suite.task import Task
 
 STATUSES = ("passed", "failed", "no answer", "unavailable", "not measured", "no target")
@@ -34,8 +34,7 @@ def judge(task: Task, results: Results) -> dict[str, Any]:
         reason = results.answers.get(task.id, {}).get("refused", "nothing was handed in")
         return {"status": (task.about.unavailable() and "unavailable") or "no answer", "reasons": [reason]}
     static = static_gate(task, code)
-    truth = ground_truth(task).code if task.level < 4 else baseline_attributes(task)
-    found: dict[str, Any] = {"static": _said(static), "strict": strict_gate(truth, code).passed if truth else None}
+    found: dict[str, Any] = {"static": _said(static), "strict": _strict(task, code)}
     required = required_of(task, results.targets.get(text_hash(baseline(task))))
     found |= {} if required is None else {"required": required}
     if not static.passed:
@@ -57,9 +56,12 @@ def judge(task: Task, results: Results) -> dict[str, Any]:
     return {**found, "status": status, "reasons": []}
 
 
-def baseline_attributes(task: Task) -> str:
-    """Return the code whose components an answer of level 4 or 5 must have: all but the call is free."""
-    return "\n".join(line for line in baseline(task).splitlines() if "Scheduler" not in line and "_steps" not in line)
+def _strict(task: Task, code: str) -> bool | None:
+    """Judge as the paper does; None where there is no reference solution."""
+    if task.level > 3:
+        return strict_gate(baseline(task), code, free=FREE).passed
+    truth = ground_truth(task).code
+    return strict_gate(truth, code).passed if truth else None
 
 
 def judge_all(tasks: Sequence[Task], results: Results) -> dict[str, dict[str, Any]]:

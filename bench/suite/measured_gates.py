@@ -14,11 +14,8 @@ from diffopt.bench.suite.harness import DRAWS, STEPS
 from diffopt.bench.suite.static_gate import Verdict
 from diffopt.bench.suite.task import FACTORS, Task
 
-ADHERENCE = 0.75
-"""The least share of held-out prompts whose images show all that was asked for; the models reach 0.92 to 0.98."""
-
-ABOVE_SEEDS_DB = 1.0
-"""An answer's image lies so much nearer to the baseline's of its seed than that of another seed does."""
+ADHERENCE = 0.9
+"""The least mean share of what held-out prompts ask for that images show; the baselines reach 0.97 and more."""
 
 RESAMPLES = 2000
 PREPARED_CALLS = 2
@@ -44,11 +41,9 @@ def absolute_gate(record: Mapping[str, Any]) -> Verdict:
     if isinstance(outcome, Failed):
         error = "absolute quality" if outcome.kind == "numerics" else "compile"
         return Verdict(False, error, (f"{outcome.kind}: {outcome.message}",))
-    accuracy = outcome.fidelity.prompt_accuracy
-    if accuracy is None or accuracy < ADHERENCE:
-        reason = (
-            f"{100 * (accuracy or 0):.0f} % of prompts are shown right, at least {100 * ADHERENCE:.0f} are asked for"
-        )
+    shown = float(np.mean(record["adherence"]["candidate"]))
+    if shown < ADHERENCE:
+        reason = f"{100 * shown:.0f} % of what prompts ask for is shown, at least {100 * ADHERENCE:.0f} are asked for"
         return Verdict(False, "absolute quality", (reason,))
     return Verdict(True)
 
@@ -67,7 +62,7 @@ def relative_gate(task: Task, record: Mapping[str, Any], required: float | None 
         return Verdict(False, "key attributes", tuple(declared))
     loss = quality_loss(record)
     bound = task.target.quality_loss if task.target is not None else 0.05
-    reasons = _same_images(task, outcome) if task.level < 4 else []
+    reasons = _changed(outcome) if task.level == 1 else []
     if loss.value > bound:
         text = f"{100 * loss.value:.1f} % of adherence lost [{100 * loss.lo:.1f}, {100 * loss.hi:.1f}]"
         reasons.append(f"{text}, at most {100 * bound:g} are allowed")
@@ -96,17 +91,12 @@ def _declared(task: Task, outcome: Measured) -> list[str]:
     return reasons + [f"{name} did nothing" for name, count in counts.items() if not count]
 
 
-def _same_images(task: Task, outcome: Measured) -> list[str]:
-    """Say why the images are not those of the declared pipeline at the same seeds."""
-    fidelity = outcome.fidelity
-    if task.level == 1 and outcome.tier != "exact":
-        return [
-            f"nothing was to be changed, but images are `{outcome.tier}`, {fidelity.psnr_median:.1f} dB in the median"
-        ]
-    seeds = fidelity.seed_psnr_median
-    if seeds is not None and fidelity.psnr_median < seeds + ABOVE_SEEDS_DB:
-        return [f"images at {fidelity.psnr_median:.1f} dB of the baseline's; those of another seed lie at {seeds:.1f}"]
-    return []
+def _changed(outcome: Measured) -> list[str]:
+    """Say how the images differ from the baseline's, where nothing was to be changed."""
+    if outcome.tier == "exact":
+        return []
+    noise = outcome.fidelity.psnr_median
+    return [f"nothing was to be changed, but images are `{outcome.tier}`, {noise:.1f} dB in the median"]
 
 
 def quality_loss(record: Mapping[str, Any]) -> Estimate:

@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,12 @@ from diffopt.bench.suite.families import FAMILIES
 from diffopt.bench.suite.harness import measured_text
 from diffopt.bench.suite.store import MeasurementStore
 from diffopt.bench.workload import Workload
+
+Group = tuple[str, str]
+"""A model, and the baseline of it that programs are raced against."""
+
+ROUND = 6
+"""Programs of a group that are measured before the next group's turn."""
 
 
 @dataclass(frozen=True)
@@ -98,27 +104,37 @@ def measure(
     seen = allowed(environment, home=Path(environment.get("HOME", "/")), threads=protocol.threads, offline=True)
     cpus = cpus_for(seen, os.sched_getaffinity(0), protocol.threads)
     with ForkServer(work.resolve(), environment=seen, cpus=cpus) as server:
-        for (model, baseline), wanted in groups.items():
+        for (model, baseline), wanted in _rounds(groups):
             if clock() >= end:
                 return left
             folder = work / hashlib.sha256(f"{model} {baseline}".encode()).hexdigest()[:12]
             with _evaluator(model, baseline, folder, protocol, server) as evaluator:
-                for key, job in wanted.items():
+                for key, job in wanted:
                     if clock() >= end:
                         break
                     started = clock()
                     store.add(key, _measured(evaluator, job, protocol))
                     left -= 1
                     listen(f"{job.family}: {clock() - started:.0f} s, {left} left")
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(folder / "candidates", ignore_errors=True)
+            shutil.rmtree(folder / "images", ignore_errors=True)
     return left
+
+
+def _rounds(groups: Mapping[Group, Mapping[str, Job]]) -> Iterator[tuple[Group, list[tuple[str, Job]]]]:
+    """Yield a few jobs of each group, then a few more, so that a run cut short has seen every model."""
+    for start in range(0, max(map(len, groups.values())), ROUND):
+        for group, jobs in groups.items():
+            some = list(jobs.items())[start : start + ROUND]
+            if some:
+                yield group, some
 
 
 def _missing(jobs: Iterable[Job], store: MeasurementStore, protocol: Protocol) -> dict[tuple[str, str], dict[str, Job]]:
     """Return what is not measured yet by model and baseline, what most tasks wait for first."""
     asked: Counter[Job] = Counter(jobs)
-    groups: dict[tuple[str, str], dict[str, Job]] = defaultdict(dict)
-    weights: Counter[tuple[str, str]] = Counter()
+    groups: dict[Group, dict[str, Job]] = defaultdict(dict)
+    weights: Counter[Group] = Counter()
     for job, count in asked.most_common():
         key, group = job.key(protocol), (FAMILIES[job.family].model, job.baseline)
         if store.get(key) is None:

@@ -11,7 +11,7 @@ from diffopt.bench.suite import shares
 from diffopt.bench.suite.families import FAMILIES
 from diffopt.bench.suite.generate import tasks
 from diffopt.bench.suite.judging import STATUSES, LevelScore, score
-from diffopt.bench.suite.measured_gates import ABOVE_SEEDS_DB, ADHERENCE
+from diffopt.bench.suite.measured_gates import ADHERENCE
 from diffopt.bench.suite.results import Results, levels
 from diffopt.bench.suite.running import tasks_of
 from diffopt.bench.suite.task import QUALITY_LOSS, VERSION, Task
@@ -57,12 +57,11 @@ which makes the images of one call. What is measured is that script, unchanged, 
 1. **Static.** The script is lifted (`docs/lifting.md`), never run. Class of the pipeline, model, scheduler, steps, guidance, size,
    data type, methods with their parameters and preprocessor must be those asked for; code that means the same passes, methods
    that were not asked for fail. `strict` judges as the paper does: the reference solution's components as they are written there.
-2. **Absolute.** It runs, and at least {adherence} % of held-out prompts are shown right in everything, as the model's scorer reads
-   the images.
+2. **Absolute.** It runs, and images show at least {adherence} % of what held-out prompts ask for, as the model's scorer reads them.
 3. **Relative**, against the baseline that the task describes, rebuilt and raced in interleaved pairs. Levels 1 to 3: the scheduler
-   is stepped as often as declared, noise is drawn from the generator that was given, each method says that it did something, level 1 changes nothing (tier `exact`), images lie
-   at least {above} dB nearer to the baseline's of their seed than those of another seed do. All levels: at most {loss} % of adherence
-   is lost, L = mean(S_base - S) / mean(S_base), S being the share of its prompt that an image shows. Levels 4 and 5: the target.
+   is stepped as often as declared, noise is drawn from the generator that was given, each method says that it did something, and
+   level 1 changes nothing (tier `exact`). All levels: at most {loss} % of adherence is lost, L = mean(S_base - S) / mean(S_base), S
+   being the share of its prompt that an image shows. Levels 4 and 5: the target.
 
 The paper asks for the third gate in levels 4 and 5 alone. S_p is the share of judged tasks that pass all gates, one answer a
 task; S_a the mean of min(U / U_req, 1) over hard tasks, an answer that fails another gate counting 0.
@@ -84,7 +83,7 @@ NOT_YET = """
 def page(results: Sequence[Results]) -> str:
     """Return the page as Markdown."""
     parts = [INTRODUCTION.format(version=VERSION), _families(), GATES.format(
-        adherence=f"{100 * ADHERENCE:.0f}", above=f"{ABOVE_SEEDS_DB:g}", loss=f"{100 * QUALITY_LOSS:g}",
+        adherence=f"{100 * ADHERENCE:.0f}", loss=f"{100 * QUALITY_LOSS:g}",
     )]  # fmt: skip
     parts += ["\n## Results\n", *(_result(found) for found in results), NOT_YET]
     return "".join(parts)

@@ -26,10 +26,9 @@ def test_a_program_that_fails_is_what_the_paper_calls_a_compile_error() -> None:
 
 
 def test_images_that_do_not_show_their_prompts_fail_the_absolute_gate(record: Record) -> None:
-    assert absolute_gate(record(accuracy=0.8)).passed
-    assert absolute_gate(record(accuracy=0.7)).reasons == (
-        "70 % of prompts are shown right, at least 75 are asked for",
-    )
+    assert absolute_gate(record(shares=(0.9,) * 10)).passed
+    reason = "80 % of what prompts ask for is shown, at least 90 are asked for"
+    assert absolute_gate(record(shares=(0.8,) * 10)).reasons == (reason,)
 
 
 def test_the_loss_is_relative_to_the_baseline_and_has_an_interval(record: Record) -> None:

@@ -13,7 +13,9 @@ RESULTS = "bench/results/diffbench-rules-cpu.json.gz"
 
 def test_the_page_is_current(repository: Path) -> None:
     written = (repository / "docs" / "diffbench.md").read_text(encoding="utf-8")
-    assert written == page([read_results(repository / RESULTS)]), f"run diffopt bench report {RESULTS} -o docs/diffbench.md"
+    assert written == page([read_results(repository / RESULTS)]), (
+        f"run diffopt bench report {RESULTS} -o docs/diffbench.md"
+    )
 
 
 def test_the_results_in_the_repository_follow_from_their_samples(repository: Path) -> None:
