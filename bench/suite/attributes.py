@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,11 +93,13 @@ def _described(code: str, family: Family) -> PipelineDescription:
 
 
 def _foreign_parts(found: PipelineDescription) -> list[str]:
-    parts = [
-        f"its {part.name} comes from {part.model!r}"
+    """Say which parts the script takes from elsewhere; a scheduler brings no weights, and a ControlNet has its own."""
+    sources = {
+        part.name: part.model or str(part.config.get("_name_or_path", ""))
         for part in found.components
-        if part.model not in ("", found.model) and part.name not in ("scheduler", "controlnet")
-    ]
+        if part.name in found.spans and part.name not in ("scheduler", "controlnet")
+    }
+    parts = [f"its {name} comes from {source!r}" for name, source in sources.items() if source not in ("", found.model)]
     return parts + [f"it loads {adapter.kind} weights from {adapter.model!r}" for adapter in found.adapters]
 
 
@@ -122,7 +124,17 @@ def _methods(code: str, found: PipelineDescription) -> tuple[dict[str, dict[str,
                 methods.pop(name, None)
             else:
                 methods[name] = options
-    return methods, wrong
+    return methods | _frozen(found), wrong
+
+
+def _frozen(found: PipelineDescription) -> dict[str, dict[str, Any]]:
+    """Read T-Gate beside a feature cache: cross-attentions frozen where guidance ends."""
+    given = {_last(item.name): item.arguments for item in found.present}
+    gate = given.get("freeze_cross_attention", {}).get("gate")
+    if not isinstance(gate, float):
+        return {}
+    step, guided = round(gate * found.steps), steps_in(given.get("follow_step_plan", {}).get("guided"))
+    return {"tgate": {"gate_step": step if guided == list(range(step)) else f"{step}, guided at {guided}"}}
 
 
 Options = dict[str, dict[str, Any] | None]
@@ -160,7 +172,7 @@ def _tgate_deepcache(item: Present, code: str) -> Options:
     return {"deepcache": {"interval": interval}, **_tgate_package(item, code)}
 
 
-READERS = {
+READERS: Mapping[str, Callable[[Present, str], Options]] = {
     "follow_step_plan": _step_plan,
     "merge_tokens": lambda item, code: {"tome": {"ratio": item.arguments.get("ratio", 0.5)}},
     "apply_patch": lambda item, code: {"tome": {"ratio": item.arguments.get("ratio", 0.5)}},

@@ -75,8 +75,8 @@ NOT_YET = """
 - Targets of levels 4 and 5: a search of 50 candidates a baseline sets them on the machine at hand, and was not run. Until then
   their tasks end as `no target`: no speed is judged. Arms that search, at equal budgets, and S_a come with it.
 - Tasks from an image (img2img): the paper names them and gives no share. An extended track beyond the paper.
-- The packages DeepCache, tomesd and tgate are read by the static gate, but not installed here, so no answer that uses them was
-  measured.
+- The packages DeepCache and tomesd are read by the static gate, and T-Gate's loaders where they change the pipeline they are given; a
+  call as `pipe.tgate(...)` is not. None of them is installed here, so no answer that uses them was measured.
 """
 
 

@@ -11,8 +11,6 @@ from diffopt.bench.suite.attributes import Read, read_attributes
 from diffopt.bench.suite.task import Task
 from diffopt.ir.errors import DiffoptError
 
-METHOD_NAMES = ("deepcache", "tome", "tgate")
-
 
 @dataclass(frozen=True)
 class Verdict:
@@ -87,7 +85,7 @@ def strict_gate(truth: str, code: str, *, free: Collection[str] = ()) -> Verdict
 
 
 CALLS = ("num_inference_steps", "height", "width")
-APPLIED = ("follow_step_plan", "merge_tokens", "half_precision", "Canny")
+APPLIED = ("follow_step_plan", "freeze_cross_attention", "merge_tokens", "half_precision", "Canny")
 
 
 def _written(code: str) -> set[tuple[str, str]]:

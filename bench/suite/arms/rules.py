@@ -59,7 +59,8 @@ def trace_for(task: Task) -> str:
                 passes.append(f"merge-tokens{{ratio={options['ratio']}}}")
             case "tgate":
                 gate = int(options["gate_step"]) / steps
-                passes.append(f"guidance-window{{stop={gate:.6f}}},gate-cross-attention{{gate={gate:.6f}}}")
+                freeze = "freeze" if task.method("deepcache") else "gate"
+                passes.append(f"guidance-window{{stop={gate:.6f}}},{freeze}-cross-attention{{gate={gate:.6f}}}")
     return ",".join(passes)
 
 

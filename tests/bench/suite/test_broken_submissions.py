@@ -92,7 +92,7 @@ def test_the_static_gate_catches_a_method_that_an_answer(name: str) -> None:
 
 
 def test_tgate_with_a_share_of_the_steps_instead_of_a_step_is_caught() -> None:
-    code = in_load("pipe = TgateSDLoader(pipe, gate_step=0.3)").replace(
+    code = in_load("TgateSDLoader(pipe, gate_step=0.3)").replace(
         "import torch\n", "import torch\nfrom tgate import TgateSDLoader\n", 1
     )
     reasons = static_gate(asked(Method("tgate", {"gate_step": 2})), code).reasons
@@ -104,7 +104,7 @@ def evaluator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Evaluator]:
     """The built-in model at 6 steps: enough to follow its prompts."""
     shapes = builtin("demo:shapes")
     assert shapes is not None
-    prompts = shapes.prompts("heldout", 6)
+    prompts = shapes.prompts("heldout", 4)
     work = Workload(tuple(shapes.prompts("search", 4)), tuple(prompts), 0, 64, 64)
     folder = tmp_path_factory.mktemp("broken")
     with Evaluator(
@@ -120,7 +120,7 @@ def gates(evaluator: Evaluator, task: Task, code: str) -> tuple[str, str, str]:
     if not static.passed:
         return "static", static.error, "; ".join(static.reasons)
     program = Program("answer", measured_text(code))
-    outcome = evaluator.evaluate(program, split="heldout", pairs=(1, 1))
+    outcome = evaluator.evaluate(program, split="heldout", pairs=(12, 12) if FORKS in code else (1, 1))
     record = {
         "outcome": outcome.to_json(),
         "adherence": adherence(evaluator.images_of(program), "demo:shapes", outcome),
@@ -131,6 +131,19 @@ def gates(evaluator: Evaluator, task: Task, code: str) -> tuple[str, str, str]:
     verdict = relative_gate(task, record)
     return "relative" if not verdict.passed else "", verdict.error, "; ".join(verdict.reasons)
 
+
+FORKS = """
+import os
+
+if os.fork() == 0:
+    while True:
+        if os.fork():
+            os._exit(0)
+        os.setsid()
+        sum(range(20_000))
+
+
+def load"""
 
 OUT_OF_SIGHT: dict[str, tuple[Task, str, tuple[str, str, str]]] = {
     "shows every prompt the same stored picture": (
@@ -153,15 +166,25 @@ OUT_OF_SIGHT: dict[str, tuple[Task, str, tuple[str, str, str]]] = {
         asked(), in_load(
             "forward, half = pipe.unet.forward, torch.nn.functional.interpolate",
             "pipe.unet.forward = lambda x, *a, **k: (half(forward(half(x, scale_factor=0.5), *a, **k)[0], scale_factor=2.0),)"),
-        ("relative", "relative quality", "")),
+        ("absolute", "absolute quality", "unlike the baseline's")),
+    "computes in half precision and does not say so": (
+        asked(), in_load(
+            "forward, weights = pipe.unet.forward, pipe.unet.bfloat16()",
+            "def half(sample, step, *a, **k):",
+            "    k = {n: v.bfloat16() if isinstance(v, torch.Tensor) else v for n, v in k.items()}",
+            "    return (forward(sample.bfloat16(), step, *a, **k)[0].float(),)",
+            "pipe.unet.forward = half"),
+        ("relative", "relative quality", "nothing was to be changed")),
     "names a method that then does nothing": (
         asked(CACHED), answer(asked(CACHED)).code.replace(f"steps={STEPS}, full=range(0, 5, 2)", "steps=7, full=range(0, 5, 2)"),
         ("relative", "key attributes", "cache-features did nothing")),
+    "keeps images by their prompts, whatever the seed": (
+        asked(), PLAIN.replace("\n\ndef load", "\nKEPT = {}\n\n\ndef load", 1).replace(
+            CALL, f"    if str(prompt) in KEPT and generator:\n        return KEPT[str(prompt)]\n{CALL}").replace(
+            "return pipe(", "KEPT[str(prompt)] = pipe(").replace(").images", ").images\n    return KEPT[str(prompt)]"),
+        ("relative", "key attributes", "1 of 2 calls drew from the generator")),
     "works on while the baseline is timed": (
-        asked(), in_load(
-            "import threading", "worker = threading.Thread(target=lambda: [sum(range(9999)) for _ in iter(int, 1)], daemon=True)",
-            "worker.start()"),
-        ("absolute", "compile", "protocol")),
+        asked(), PLAIN.replace("\n\ndef load", FORKS, 1), ("absolute", "compile", "while the baseline was timed")),
 }  # fmt: skip
 
 
