@@ -91,3 +91,8 @@ FAMILIES = {
     )
 }  # fmt: skip
 """By key, in the order of the paper's chart."""
+
+
+def clips(family: Family, sampler: str) -> bool:
+    """Tell whether a sampler made of the family's own configuration would clip samples: that of DDIM's kin says not to."""
+    return sampler == "ddim" and family.own != SAMPLERS["ddim"]

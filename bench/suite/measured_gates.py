@@ -39,7 +39,7 @@ def absolute_gate(record: Mapping[str, Any]) -> Verdict:
     """Ask that the program runs and that its images show what held-out prompts ask for."""
     outcome = outcome_from_json(record["outcome"])
     if isinstance(outcome, Failed):
-        error = "absolute quality" if outcome.kind == "numerics" else "compile"
+        error = {"numerics": "absolute quality", "protocol": "protocol"}.get(outcome.kind, "compile")
         return Verdict(False, error, (f"{outcome.kind}: {outcome.message}",))
     shown = float(np.mean(record["adherence"]["candidate"]))
     if shown < ADHERENCE:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from diffopt.bench.suite.families import SAMPLER_TITLES, Family
+from diffopt.bench.suite.families import SAMPLER_TITLES, Family, clips
 from diffopt.bench.suite.task import METHODS, Method, Target
 
 OPENINGS = (
@@ -45,7 +45,8 @@ def worded(
     """Return the task's text."""
     what = CONDITIONS.get(family.key, "text-to-image")
     opening = rng.choice(OPENINGS).format(what=what, model=family.model, title=family.title)
-    named = f"{SAMPLER_TITLES[sampler]} and " if sampler else ""
+    clipping = " without clipping samples" if clips(family, sampler) else ""
+    named = f"{SAMPLER_TITLES[sampler]}{clipping} and " if sampler else ""
     size = "" if family.key == "dit" else f", {family.size}x{family.size} pixels"
     call = f"{named}{steps} steps, guidance {family.guidance:g}{size}"
     if target is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from diffopt.bench.suite.families import SAMPLERS, Family
+from diffopt.bench.suite.families import SAMPLERS, Family, clips
 
 SCRIPT = '''"""{title} by {model}: load() builds the pipeline, generate() makes the images of one call."""
 
@@ -70,7 +70,9 @@ def plain_script(family: Family, *, sampler: str, steps: int, dtype: str = "floa
         pipeline_class=family.pipeline_class,
         given='controlnet=ControlNetModel.from_pretrained("demo:shapes-edges-control"), ' if control else "",
         dtype=dtype,
-        scheduler=f"    pipe.scheduler = {scheduler}.from_config(pipe.scheduler.config)\n" if scheduler else "",
+        scheduler=f"    pipe.scheduler = {scheduler}.from_config({_configuration(family, sampler)})\n"
+        if scheduler
+        else "",
         helpers=CANNY if control else "",
         takes="prompt, generator, image" if control else "prompt, generator",
         conditions=conditions,
@@ -79,3 +81,8 @@ def plain_script(family: Family, *, sampler: str, steps: int, dtype: str = "floa
         size=size,
         example=f'{example}, Image.open("condition.png")' if control else example,
     )
+
+
+def _configuration(family: Family, sampler: str) -> str:
+    """Return what a scheduler is made of: DDIM clips samples unless it is told not to, which latents do not bear."""
+    return f"pipe.scheduler.config{', clip_sample=False' if clips(family, sampler) else ''}"

@@ -182,9 +182,9 @@ OUT_OF_SIGHT: dict[str, tuple[Task, str, tuple[str, str, str]]] = {
         asked(), PLAIN.replace("\n\ndef load", "\nKEPT = {}\n\n\ndef load", 1).replace(
             CALL, f"    if str(prompt) in KEPT and generator:\n        return KEPT[str(prompt)]\n{CALL}").replace(
             "return pipe(", "KEPT[str(prompt)] = pipe(").replace(").images", ").images\n    return KEPT[str(prompt)]"),
-        ("relative", "key attributes", "1 of 2 calls drew from the generator")),
+        ("absolute", "protocol", "timed calls gave images")),
     "works on while the baseline is timed": (
-        asked(), PLAIN.replace("\n\ndef load", FORKS, 1), ("absolute", "compile", "while the baseline was timed")),
+        asked(), PLAIN.replace("\n\ndef load", FORKS, 1), ("absolute", "protocol", "while the baseline was timed")),
 }  # fmt: skip
 
 
