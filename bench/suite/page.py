@@ -69,6 +69,11 @@ task; S_a the mean of min(U / U_req, 1) over hard tasks, an answer that fails an
 What catches whom is kept as tests (`tests/bench/suite/test_broken_submissions.py`).
 """
 
+BESIDE = """
+The paper's figures stand beside ours for orientation, not as a race: they are of a language model that reads the words, on other
+models and an unnamed machine; the arm `rules` is given the structured specification.
+"""
+
 NOT_YET = """
 ## What is not here yet
 
@@ -85,7 +90,7 @@ def page(results: Sequence[Results]) -> str:
     parts = [INTRODUCTION.format(version=VERSION), _families(), GATES.format(
         adherence=f"{100 * ADHERENCE:.0f}", loss=f"{100 * QUALITY_LOSS:g}",
     )]  # fmt: skip
-    parts += ["\n## Results\n", *(_result(found) for found in results), NOT_YET]
+    parts += ["\n## Results\n", BESIDE, *(_result(found) for found in results), NOT_YET]
     return "".join(parts)
 
 
