@@ -31,8 +31,9 @@ def judge(task: Task, results: Results) -> dict[str, Any]:
     """Return the verdict on one task from its answer's text and the raw samples alone."""
     code = results.code(task)
     if not code:
-        reason = results.answers.get(task.id, {}).get("refused", "nothing was handed in")
-        return {"status": (task.about.unavailable() and "unavailable") or "no answer", "reasons": [reason]}
+        missing = task.about.unavailable()
+        reason = missing or results.answers.get(task.id, {}).get("refused", "nothing was handed in")
+        return {"status": "unavailable" if missing else "no answer", "reasons": [reason]}
     static = static_gate(task, code)
     found: dict[str, Any] = {"static": _said(static), "strict": _strict(task, code)}
     required = required_of(task, results.targets.get(text_hash(baseline(task))))

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from statistics import median
 from typing import Any
 
-from diffopt.bench.suite import shares
 from diffopt.bench.suite.families import FAMILIES
 from diffopt.bench.suite.generate import tasks
 from diffopt.bench.suite.judging import STATUSES, LevelScore, score
@@ -87,19 +86,24 @@ NOT_YET = """
 
 def page(results: Sequence[Results]) -> str:
     """Return the page as Markdown."""
-    parts = [INTRODUCTION.format(version=VERSION), _families(), GATES.format(
+    parts = [INTRODUCTION.format(version=VERSION), _families(results), GATES.format(
         adherence=f"{100 * ADHERENCE:.0f}", loss=f"{100 * QUALITY_LOSS:g}",
     )]  # fmt: skip
     parts += ["\n## Results\n", BESIDE, *(_result(found) for found in results), NOT_YET]
     return "".join(parts)
 
 
-def _families() -> str:
+def _families(results: Sequence[Results]) -> str:
     rows = []
     counted = Counter(task.family for task in tasks())
+    missing = {
+        task.family: results_of.verdicts[task.id]["reasons"][0]
+        for results_of in results
+        for task in tasks_of(results_of)
+        if results_of.verdicts[task.id]["status"] == "unavailable"
+    }
     for key, family in FAMILIES.items():
-        assert counted[key] == shares.PAPER_FAMILIES[key]
-        state = family.unavailable() or "trained"
+        state = missing.get(key, "trained")
         rows.append(f"| {family.title} | {counted[key]} | `{family.pipeline_class}` | `{family.model}` | {state} |")
     head = "| family | tasks | class | built-in model | here |\n| --- | --- | --- | --- | --- |\n"
     return f"{head}{chr(10).join(rows)}\n\nTasks of a model without weights are `unavailable`; their code is still judged.\n"
@@ -144,13 +148,13 @@ def _scores(scores: Iterable[LevelScore]) -> str:
 
 def _available(results: Results, asked: Sequence[Task]) -> str:
     """Say how the tasks of levels 1 to 3 whose model is there fare at the static gate."""
-    mine = [task for task in asked if task.level < 4 and not task.about.unavailable()]
-    verdicts = [results.verdicts[task.id] for task in mine]
+    named = [results.verdicts[task.id] for task in asked if task.level < 4]
+    verdicts = [verdict for verdict in named if verdict["status"] != "unavailable"]
     passed = sum(verdict.get("static", {}).get("passed", False) for verdict in verdicts)
     measured = sum("absolute" in verdict for verdict in verdicts)
     through = sum(verdict["status"] == "passed" for verdict in verdicts)
     return (
-        f"Of the {len(mine)} tasks of levels 1 to 3 whose model is there, {passed} pass the static gate; {measured} were measured, "
+        f"Of the {len(verdicts)} tasks of levels 1 to 3 whose model is there, {passed} pass the static gate; {measured} were measured, "
         f"and {through} of those pass all gates.\n"
     )
 

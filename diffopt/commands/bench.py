@@ -104,8 +104,13 @@ def _report(options: argparse.Namespace) -> int:
     from diffopt.bench.disk import write_text
     from diffopt.bench.suite.page import page
     from diffopt.bench.suite.results import read_results
+    from diffopt.bench.suite.submission import check_file
 
-    text = page([read_results(Path(name)) for name in options.results])
+    found = [read_results(Path(name)) for name in options.results]
+    for name, results in zip(options.results, found, strict=True):
+        for fault in check_file(results):
+            raise DiffoptError(fault, where=name, hint="run it again")
+    text = page(found)
     if options.output:
         write_text(Path(options.output), text)
     else:
