@@ -13,7 +13,6 @@ from diffopt.backends.base import BackendError
 from diffopt.bench import models
 from diffopt.ir.description import build_module
 from diffopt.ir.emit_pipeline import emit_pipeline
-from diffopt.ir.source_directory import describe_directory
 from diffopt.passes.base import DiffusionPass, Refusal, Tier, registry
 from diffopt.passes.pipeline import Trace, run
 
@@ -94,8 +93,7 @@ def _distance(one: torch.Tensor, other: torch.Tensor) -> float:
 
 def _load(trace: Trace, model: str, folder: Path) -> Any:
     builtin: Any = models.builtin(model)
-    described = describe_directory(builtin.directory, steps=STEPS, guidance=builtin.guidance, name="builtin")
-    changed = run(trace, build_module(described))
+    changed = run(trace, build_module(models.describe(builtin, steps=STEPS)))
     if isinstance(changed, Refusal):
         pytest.skip(f"not for {model}: {changed.reason}")
     file = folder / "pipeline.py"
