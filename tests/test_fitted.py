@@ -42,7 +42,7 @@ def test_they_come_before_what_the_rules_propose() -> None:
 
 @pytest.mark.parametrize("text", ["", "two", "0", "2,,3", "21", "-2"])
 def test_what_is_no_number_of_steps_is_one_line(text: str) -> None:
-    with pytest.raises(DiffoptError, match="--fit-solver: .* is not numbers from 1 to 20"):
+    with pytest.raises(DiffoptError, match=r"--fit-solver: .* is not numbers from 1 to 20"):
         step_counts(text)
 
 

@@ -36,7 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--prior", metavar="STORE", help="an earlier run whose effects of passes propose candidates too"
     )
     parser.add_argument(
-        "--fit-solver", metavar="N,N", help="fit solvers of so many steps to the model first, which takes a minute or more"
+        "--fit-solver",
+        metavar="N,N",
+        help="fit solvers of so many steps to the model first, which takes a minute or more",
     )
     parser.add_argument(
         "--no-controls", action="store_true", help="leave out the control arms; torch.compile takes long"
