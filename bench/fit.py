@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffopt.backends import BackendError
+from diffopt.backends.runtime.int8 import SCHEMES
 from diffopt.ir.errors import DiffoptError
 
 if TYPE_CHECKING:
@@ -23,12 +24,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure in one run over the prompts, and print the pass."""
     parser = argparse.ArgumentParser(prog="python -m diffopt.bench.fit", description=__doc__)
     parser.add_argument("what", choices=("drift", "magcache", "timesteps", "sensitivity"))
-    parser.add_argument("model", help="model directory, or demo:shapes")
+    parser.add_argument("model", help="model directory, or a built-in model such as demo:shapes")
     parser.add_argument("--passes", default="", help="passes ahead of the fitted one, e.g. reduce-steps{steps=12}")
     parser.add_argument("--steps", type=int, default=10, help="timesteps to choose")
     parser.add_argument("--threshold", type=float, help="of the cache that is printed; its own default if left out")
     parser.add_argument("--error", type=float, default=0.01, help="of the denoiser, that narrowed layers may bring")
-    parser.add_argument("--scheme", default="int8-weights", help="of the layers whose sensitivity is measured")
+    parser.add_argument(
+        "--scheme", default="int8-weights", choices=SCHEMES, help="of the layers whose sensitivity is measured"
+    )
     parser.add_argument("--seed", type=int, default=0)
     given = vars(parser.parse_args(arguments))
     try:
@@ -92,7 +95,7 @@ def _sensitivity(pipe: Any, run: Callable[[], object], name: str, error: float, 
     from diffopt.passes.pipeline import Trace, build_pass
 
     calls = record_calls(pipe, run, name, CALLS)
-    chosen = choose(getattr(pipe, name), calls, error, dynamic=scheme == "int8-dynamic")
+    chosen = choose(getattr(pipe, name), calls, error, scheme)
     return str(Trace((build_pass("quantize", {"scheme": scheme, "exclude": ",".join(chosen.excluded)}),)))
 
 
@@ -108,13 +111,13 @@ def load_emitted(module: Any) -> Any:
 
 
 def _described(model: str) -> tuple[PipelineDescription, tuple[str, ...]]:
-    from diffopt.bench.models.shapes import SHAPES
+    from diffopt.bench.models import builtin, describe
     from diffopt.ir.source_directory import describe_directory
 
-    if model != SHAPES.name:
+    known = builtin(model)
+    if known is None:
         return describe_directory(model), PROMPTS
-    described = describe_directory(SHAPES.directory, steps=SHAPES.steps, guidance=SHAPES.guidance)
-    return described, tuple(SHAPES.prompts("calibration", 2))
+    return describe(known), tuple(known.prompts("calibration", 2))
 
 
 if __name__ == "__main__":

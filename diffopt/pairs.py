@@ -24,6 +24,7 @@ from diffopt.ir.description import JSON, build_module
 from diffopt.ir.emit_pipeline import emit_pipeline
 from diffopt.ir.identity import context
 from diffopt.pair_runs import run_programs
+from diffopt.passes import rules
 from diffopt.passes.base import DiffusionPass, Refusal, registry
 from diffopt.passes.pipeline import Trace, run
 
@@ -173,8 +174,8 @@ def run_pairs(
     outcomes: dict[str, str] = {}
     for (one, other), module in allowed.items():
         code = emit_pipeline(_without_origins(module), lambda name, text: text)
-        if any(registry()[name].devices == ("cuda",) for name in (one, other)):
-            outcomes[code] = "refused: kernels are for GPUs, and are only interpreted on a processor"
+        if unfit := next(filter(None, (rules.unfit(registry()[name], "cpu") for name in (one, other))), None):
+            outcomes[code] = f"refused: {unfit.reason}"
         pairs_of[code].append(f"{one},{other}")
     for code in pairs_of:
         seen = str(known.get(_digest(code), "never"))

@@ -18,7 +18,7 @@ def test_each_pass_has_its_row_its_options_and_its_rules() -> None:
     for name in registry():
         assert f"| [{name}](#{name}) |" in text
         assert f"\n## {name}\n" in text
-    assert "`scheme`: `int8-weights` or `int8-dynamic`" in text
+    assert "`scheme`: `int8-weights` or `int8-dynamic` or `int4-weights`" in text
     assert "at most one `weights`" in text
     assert "| 0.9 |" in text
 

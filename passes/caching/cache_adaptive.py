@@ -26,8 +26,8 @@ class CacheAdaptive(DiffusionPass):
     `python -m diffopt.bench.fit drift MODEL --steps N` measures the drift in one run of the pipeline and prints this
     pass with it; without, every step counts the same, and the schedule is uniform.
     When it helps: where features move fast at one end of the schedule and hardly at the other.
-    Refuses when: the drift was measured at another number of steps, nothing or all would be cached, or the features
-    are cached already.
+    Refuses when: the drift was measured at another number of steps, nothing or all would be cached, the features
+    are cached already, half-precision casts them, or the call is more than one denoiser over one whole schedule.
     What it costs: tier traded; the measured run, once. It stands where MagCache and TeaCache do: one measured number a step
     decides, here when the code is written, there (native-cache{kind=mag}) as it runs.
     References: MagCache arXiv 2506.09045, TeaCache arXiv 2411.19108; EasyCache arXiv 2507.02860.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal, Self
 
 from xdsl.context import Context
@@ -29,8 +30,9 @@ class NativeCache(DiffusionPass):
     a checkpoint and a scheduler: `python -m diffopt.bench.fit magcache MODEL` measures them in one traced run and prints
     this pass with them. The context that these caches need is opened where the pipeline opens none.
     When it helps: where a decision taken at run time beats a schedule: prompts or sizes that differ much.
-    Refuses when: the denoiser is no transformer or a video's, it is cached, exported or compiled already, this cache
-    of diffusers does not work with its blocks, or mag has no ratios, or ratios of another number of steps.
+    Refuses when: the denoiser is no transformer or a video's, it is cached, exported or compiled already, a plan of
+    steps takes its guidance apart, this cache of diffusers does not work with its blocks, or mag has no ratios, or
+    ratios of another number of steps.
     What it costs: tier traded. The decision is taken on the host, so the whole denoiser cannot be compiled or
     exported with it: cache-blocks, forecast-features and cache-adaptive are the static kin of the three.
     References: FBCache (ParaAttention), TaylorSeer arXiv 2503.06923, MagCache arXiv 2506.09045; diffusers.hooks 0.42.
@@ -46,6 +48,12 @@ class NativeCache(DiffusionPass):
         Example("native-cache", refusal="is for transformers"),
     )
     one_of = "feature-cache"
+    excludes = MappingProxyType(
+        dict.fromkeys(
+            ("guidance-window", "reuse-unconditional", "split-guidance-batch"),
+            "a plan of steps takes the halves of guidance apart, and what is cached is of both",
+        )
+    )
     architectures = ("transformer",)
     before = ("family:compilation",)
 

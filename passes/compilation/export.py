@@ -31,7 +31,9 @@ class Export(DiffusionPass):
     When it helps: nearly always on a CPU; the whole-pipeline engine most at few steps, where Python costs as much as
     the network. `backend=aotinductor` needs a C++ compiler and about a minute a component once; its engines load without
     either, and no search proposes it.
-    Refuses when: an engine is there already, or the package is missing.
+    Refuses when: an engine is there already, the package is missing, the backend has not that precision, engines
+    are not made of such a denoiser yet, the pipeline has no such part, or more than one text encoder is to become
+    an engine.
     What it costs: tier exact in f32, near in bf16.
     References: OpenVINO, ONNX Runtime and AOTInductor documentation.
     """

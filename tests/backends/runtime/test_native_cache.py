@@ -26,7 +26,15 @@ def test_a_cache_of_diffusers_fails_without_a_context_and_works_with_it(tiny_of:
 FIRST: dict[str, Any] = {"threshold": 10.0}
 SERIES: dict[str, Any] = {"kind": "taylorseer", "interval": 2, "warm": 1}
 MAG: dict[str, Any] = {"kind": "mag", "threshold": 0.5, "warm": 1, "ratios": [1.0, 1.05, 0.9, 0.8]}
-KINDS = [("pixart", FIRST), ("flux", FIRST), ("flux", SERIES), ("sd3", SERIES), ("pixart", MAG), ("flux", MAG), ("sd3", MAG)]
+KINDS = [
+    ("pixart", FIRST),
+    ("flux", FIRST),
+    ("flux", SERIES),
+    ("sd3", SERIES),
+    ("pixart", MAG),
+    ("flux", MAG),
+    ("sd3", MAG),
+]
 
 
 @pytest.mark.parametrize(("tiny", "settings"), KINDS)
