@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from diffopt.backends.runtime.int4 import Int4Weight, fits
+from diffopt.backends.runtime.int4 import Int4Weight, being_exported, fits
 
 SCHEMES = ("int8-weights", "int8-dynamic", "int4-weights")
 
@@ -84,11 +84,6 @@ class NarrowConv2d(nn.Conv2d):
     @property
     def weight(self) -> torch.Tensor:  # type: ignore[override]
         return self.stored.widened()
-
-
-def being_exported() -> bool:
-    """Tell whether a tracer is looking: engines round what enters a layer by themselves."""
-    return bool(torch._C._get_tracing_state()) or torch.compiler.is_exporting()
 
 
 def replace_layers(component: nn.Module, scheme: str, *, exclude: Sequence[str] = ()) -> tuple[list[Any], int, int]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from diffopt.backends import BackendError
-from diffopt.backends.runtime import quantize, witnesses
+from diffopt.backends.runtime import int4, quantize, witnesses
 from diffopt.backends.runtime.int4 import GROUP, Int4Weight
 from diffopt.backends.runtime.int8 import Int8Weight, replace_layers
 
@@ -62,6 +62,13 @@ def test_a_4_bit_weight_is_off_by_half_a_step_of_its_group(rows: int, groups: in
     error = (stored.widened().unflatten(1, (-1, GROUP)).float() - parts).abs()
     rounding = 20 * torch.finfo(dtype).eps * parts.abs().amax(-1, keepdim=True)
     assert (error <= 0.51 * steps + rounding).all()
+
+
+def test_an_exporter_sees_the_same_weight_by_other_operations(monkeypatch: pytest.MonkeyPatch) -> None:
+    stored = Int4Weight(torch.randn(48, 3 * GROUP))
+    eager = stored.widened()
+    monkeypatch.setattr(int4, "being_exported", lambda: True)
+    assert torch.equal(stored.widened(), eager)
 
 
 def test_layers_whose_rows_are_no_whole_groups_stay_in_8_bits() -> None:
