@@ -31,6 +31,7 @@ class Contestant:
         self._timeout_s, self._usual_s = timeout_s, usual_s
         self.load_s = self.first_call_s = 0.0
         self.threads = 0
+        self.frames = workload.frames
         self.guards: tuple[str, ...] = ()
 
     def load(self, path: Path, *, model: str | None, device: str, engines: Path) -> None:
@@ -53,7 +54,10 @@ class Contestant:
         later_s = min(self._timeout_s, max(_SHORTEST_DEADLINE_S, _PATIENCE * self._usual_s))
         deadline_s = (later_s if self.first_call_s else self._timeout_s) * max(1, len(prompts) // self._workload.batch)
         reply = self.resident.generate(prompts, seeds, deadline_s=deadline_s)
-        wrong = fault(reply.images, count=len(prompts), height=self._workload.height, width=self._workload.width)
+        wrong = self._frames_fault(reply.message.get("frames")) or fault(
+            reply.images,
+            count=len(prompts), height=self._workload.height * max(1, self.frames), width=self._workload.width,
+        )  # fmt: skip
         if wrong:
             self.refuse(wrong)
         self.first_call_s = self.first_call_s or reply.seconds
@@ -77,6 +81,13 @@ class Contestant:
     def refuse(self, message: str) -> NoReturn:
         """Give up on this program because of its images."""
         raise Died(self.resident, Failed("numerics", message))
+
+    def _frames_fault(self, told: object) -> str | None:
+        """Say what is wrong with the number of frames, which the first answer decides where nothing else does."""
+        if type(told) is not int or told < 1:
+            return f"videos of {str(told)[:80]} frames"
+        self.frames = self.frames or told
+        return None if told == self.frames else f"{told} frames, want {self.frames}"
 
     def _fill(self, values: Sequence[_T]) -> list[_T]:
         return [values[index % len(values)] for index in range(self._workload.batch)]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -16,6 +18,11 @@ ALLOWED: Final = re.compile(
     r"|OMP_\w+|GOMP_\w+|KMP_\w+|MKL_\w+|OPENBLAS_\w+|MALLOC_\w+|ONEDNN_\w+|DNNL_\w+|OV_\w+|ATEN_CPU_CAPABILITY"
 )
 SECRET: Final = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL|AUTH", re.IGNORECASE)
+SYSTEM: Final = (
+    "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/opt", "/proc", "/sys", "/etc/alternatives", "/etc/group",
+    "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/localtime", "/etc/nsswitch.conf", "/etc/passwd",
+)  # fmt: skip
+"""What libraries and compilers read of a system; processes in /proc keep their environment to themselves."""
 TELEMETRY_OFF: Final = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "DIFFUSERS_DISABLE_TELEMETRY": "1",
@@ -58,8 +65,9 @@ def worker_environment(folder: Path, engines: Path) -> dict[str, str]:
 
 
 def worker_confinement(
-    folder: Path, program: Path, engines: Path, *, home: Path, hidden: Sequence[Path], offline: bool, walls: bool
-) -> Confinement:
+    folder: Path, program: Path, engines: Path, *, home: Path, hidden: Sequence[Path], offline: bool, walls: bool,
+    readable: Sequence[str] = ("/",),
+) -> Confinement:  # fmt: skip
     """Return what a worker may do: read all but the run's folders and the user's keys, write in its own and in engines.
 
     Args:
@@ -68,15 +76,39 @@ def worker_confinement(
         hidden: folders of the run: reference images, other programs, the store.
         offline: no sockets but local ones.
         walls: False for limits alone.
+        readable: folders and files it may read beside its own; what is hidden stays so.
     """
     return Confinement(
         writable=(str(folder), str(engines), *devices()),
-        readable=("/", str(program)),
+        readable=(*readable, str(program)),
         hidden=(*map(str, hidden), *secrets_of(home)),
         network=not offline,
         file_bytes=64 << 30,
         walls=walls,
     )
+
+
+def needed_to_run(*more: Path) -> tuple[str, ...]:
+    """Return what a program needs to read: the system's libraries, the interpreter, its packages, and `more`.
+
+    No home folder and no data: for code that nobody vetted and whose errors somebody else will see.
+
+    Args:
+        more: model directories; one in a hub's cache, whose files are links, brings the repository's folder.
+    """
+    import diffopt
+
+    own = [folder for place in diffopt.__path__ for folder in (Path(place), *Path(place).iterdir()) if folder.is_dir()]
+    models = [
+        Path(*path.parts[: path.parts.index("snapshots")]) if "snapshots" in path.parts else path for path in more
+    ]
+    packages = [
+        sys.prefix,
+        sys.base_prefix,
+        *(path for path in sys.path if path.endswith(("site-packages", "dist-packages"))),
+    ]
+    found = [str(path) for path in (*SYSTEM, *packages, *own, *models)]
+    return tuple(dict.fromkeys(os.path.realpath(path) for path in found if os.path.exists(path)))
 
 
 def cpus_for(environment: Mapping[str, str], available: set[int], threads: int | None = None) -> list[int] | None:

@@ -21,7 +21,7 @@ from diffopt.bench.energy import meter
 from diffopt.bench.environment import allowed, cpus_for, worker_confinement, worker_environment
 from diffopt.bench.faults import baseline_error, check_disk
 from diffopt.bench.features import FeatureNetwork
-from diffopt.bench.fidelity import Scorer, compare, psnr
+from diffopt.bench.fidelity import Distances, Scorer, compare, psnr
 from diffopt.bench.forkserver import ForkServer
 from diffopt.bench.idle import IdleWatch
 from diffopt.bench.latency import Race, Timing, race, warm_up
@@ -67,26 +67,24 @@ class Evaluator:
 
     One owner, one thread. Every program runs in a fresh process; whatever it does, `evaluate` returns an outcome and
     the next evaluation works. A baseline that stops working is started again once, then it is the user's error.
-    `timeout_s`, `memory_limit` and `disk_limit` (bytes a program may write; 80 % of what is free if None) may be changed
-    between evaluations.
+    `timeout_s`, `memory_limit`, `disk_limit` (bytes a program may write; 80 % of what is free if None) and `readable`
+    (what programs other than the baseline may read) may be changed between evaluations.
 
     Args:
         baseline: the user's pipeline as it was.
         workload: prompts and sizes.
-        work: folder of this run: candidates/, images/, references/, logs.
-        engines: engines shared by all programs of the run.
-        scorer: for prompt accuracy and features, or None; network: for features where there is no scorer.
+        work: folder of this run: candidates/, images/, references/, logs; engines: shared by all programs of the run.
+        scorer: for prompt accuracy and features, or None; network: for features where there is no scorer;
+            perceptual: distances of pairs, told beside the rest.
         thresholds: the tiers.
-        seed: decides the order of pairs and the bootstrap.
-        timeout_s: for loading with all building, and for a first call; later calls get 20 times the baseline's, 60 s
-            at least.
+        seed: of the order of pairs and the bootstrap.
+        timeout_s: for loading with all building, and for a first call; later ones get 20 times the baseline's, 60 s or more.
         model: overrides the model named in the programs.
         weights: hash of the model's files; reference images of other weights are not used again.
         threads: OpenMP threads and cores of every worker; None for what the user's own script would have.
         memory_limit: bytes of resident memory of a program's processes; None for 80 % of what is available.
         environment: the user's environment; workers see an allow-listed part.
-        offline: forbid the hub, and all network.
-        hidden: folders that no program may read, beside `work`: where the run keeps its store.
+        offline: forbid the hub, and all network; hidden: folders that no program may read, beside `work` (the store's).
         reference_batch: baseline images a call, where that changes nothing.
         secret: the seed of timed calls; None for one nobody can guess.
         progress: told what goes on: a stage, how many are done, of how many.
@@ -103,6 +101,7 @@ class Evaluator:
         device: str = "cpu",
         scorer: Scorer | None = None,
         network: FeatureNetwork | None = None,
+        perceptual: Distances | None = None,
         thresholds: Thresholds = Thresholds(),  # noqa: B008 - frozen
         seed: int = 0,
         timeout_s: float = 600.0,
@@ -121,9 +120,8 @@ class Evaluator:
         self.baseline, self.workload, self.thresholds = baseline, workload, thresholds
         self.image_folder = work.resolve() / "images"
         self._work, self._engines, self._device, self._scorer = work.resolve(), engines.resolve(), device, scorer
-        self._network = network
         self._model, self._weights, self._reference_batch = model, weights, reference_batch
-        self.timeout_s = timeout_s
+        self._network, self._perceptual, self.timeout_s = network, perceptual, timeout_s
         self.memory_limit = memory_limit or memory.available_bytes() * 8 // 10
         self._rng = np.random.default_rng(seed)
         self._secret = np.random.default_rng(secrets.randbits(128) if secret is None else secret)
@@ -132,6 +130,7 @@ class Evaluator:
         self._hidden = (self._work, *(path.resolve() for path in hidden))
         self.disk_limit: int | None = None
         self.walls = True
+        self.readable: tuple[str, ...] = ("/",)
         self._energy = meter(device)
         self._own_server = server is None
         self._server = server or self._new_server(environment, threads, offline)
@@ -224,7 +223,7 @@ class Evaluator:
         fidelity = compare(
             made, known.images, known.others,
             prompts=known.prompts, seeds=known.seeds, scorer=self._scorer, network=self._network,
-            rng=np.random.default_rng(0),
+            rng=np.random.default_rng(0), frames=self.workload.frames, perceptual=self._perceptual,
         )  # fmt: skip
         fidelity = self._taught(candidate, program, split, fidelity)
         raced = self._race(candidate, split, timing)
@@ -235,7 +234,7 @@ class Evaluator:
             )
             return Failed("protocol", message)
         if split == "heldout":
-            images.save_pairs(self.images_of(program), made, known, psnr(made, known.images).tolist())
+            images.save_pairs(self.images_of(program), made, known, fidelity.psnr, frames=self.workload.frames)
         baseline = self._baseline()
         return Measured(
             latency=raced.latency,
@@ -367,6 +366,7 @@ class Evaluator:
         try:
             self._load(self._resident, self.baseline)
             self._usual_s += warm_up(self._resident, self.workload.draws("search", self._secret), fewest=3)[1:]
+            self.workload = dataclasses.replace(self.workload, frames=self._resident.frames)
         except Died as died:
             if self.walls and not self._usual_s and died.failed.kind in ("build", "crash"):
                 self.walls = False  # the user's own pipeline needs what the walls forbid; outcomes tell the guards
@@ -387,7 +387,7 @@ class Evaluator:
             disk_limit=self.disk_limit or free_bytes(own) * 8 // 10,
             confinement=worker_confinement(
                 folder, own, self._engines, home=self._home, hidden=self._hidden, offline=self._offline,
-                walls=self.walls,
+                walls=self.walls, readable=("/",) if program is self.baseline else self.readable,
             ),
         )  # fmt: skip
         usual_s = median(self._usual_s) if self._usual_s else 0.0

@@ -6,16 +6,18 @@ Images are float32 arrays (n, height, width, 3) in [0, 1].
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from diffopt.bench.closeness import cosines, interval, ms_ssim, too_good
 from diffopt.bench.features import FeatureNetwork, gaussian_kernel
+from diffopt.bench.images import frames_of
 from diffopt.bench.outcome import Fidelity
 from diffopt.bench.resident import Images
 from diffopt.bench.statistics import median, percentile
+from diffopt.bench.video import flicker
 
 HIGHEST_PSNR = 120.0
 _WORST = 5
@@ -25,6 +27,7 @@ _FLIPS = 1000
 
 Floats = npt.NDArray[np.float64]
 Kernel = Callable[[Floats, Floats], Floats]
+Distances = Callable[[Images, Images], Floats]
 
 
 class Scorer(Protocol):
@@ -53,8 +56,12 @@ def compare(
     scorer: Scorer | None,
     network: FeatureNetwork | None = None,
     rng: np.random.Generator,
+    frames: int = 1,
+    perceptual: Distances | None = None,
 ) -> Fidelity:
     """Compare a candidate's images with the baseline's of the same prompts and seeds.
+
+    A video's PSNR is that of its worst frame, its structural similarity and its feature vector are the mean over frames.
 
     Args:
         images: the candidate's.
@@ -64,21 +71,30 @@ def compare(
         scorer: for prompt accuracy and features, or None.
         network: for features where there is no scorer, or None; distances are then CMMD's.
         rng: draws the sign flips of the yardstick.
+        frames: of videos, whose frames stand one below the other; 1 or 0 for images.
+        perceptual: gives the perceptual distance of each pair of images, or None.
     """
-    noise, structure = psnr(images, references), ssim(images, references)
+    frames = max(1, frames)
+
+    def over_frames(values: npt.ArrayLike) -> Floats:
+        found = np.asarray(values, dtype=np.float64)
+        return np.asarray(found.reshape(-1, frames, *found.shape[1:]).mean(axis=1))
+
+    pictures, known, unrelated = (frames_of(part, frames) for part in (images, references, others))
+    captions = [prompt for prompt in prompts for _ in range(frames)]
+    noise = np.asarray(psnr(pictures, known).reshape(-1, frames).min(axis=1))
+    structure = over_frames(ssim(pictures, known))
     worst = sorted(range(len(prompts)), key=lambda index: float(noise[index]))[:_WORST]
     accuracy = baseline_accuracy = distance = spread = cosine = lowest_cosine = drop = None
     better = ""
     if scorer is not None:
-        right, expected, other = (
-            np.asarray(scorer.correct(part, prompts), dtype=np.float64) for part in (images, references, others)
-        )
+        right, expected, other = (over_frames(scorer.correct(part, captions)) for part in (pictures, known, unrelated))
         accuracy, baseline_accuracy = float(np.mean(right)), float(np.mean(expected))
         drop = interval(expected - right, rng, np.mean)
         better = too_good(drop, interval(expected - other, rng, np.mean))
     judge, kernel = (scorer, None) if scorer is not None else (network, gaussian_kernel)
     if judge is not None:
-        features = [np.asarray(judge.features(part), dtype=np.float64) for part in (images, references, others)]
+        features = [over_frames(judge.features(part)) for part in (pictures, known, unrelated)]
         paired = cosines(features[0], features[1])
         cosine, lowest_cosine = median(paired.tolist()), float(paired.min())
         if len(prompts) > 1:
@@ -94,19 +110,32 @@ def compare(
         baseline_prompt_accuracy=baseline_accuracy,
         feature_distance=distance,
         seed_distance=spread,
-        seed_psnr_median=median(psnr(others, references).tolist()),
+        seed_psnr_median=median(psnr(unrelated, known).reshape(-1, frames).min(axis=1).tolist()),
         psnr_interval=interval(noise, rng),
-        ms_ssim_median=median(ms_ssim(images, references, ssim_parts).tolist()),
+        ms_ssim_median=median(over_frames(ms_ssim(pictures, known, ssim_parts)).tolist()),
         cosine_median=cosine,
         cosine_worst=lowest_cosine,
-        adherence=_adherence(network, images, prompts),
-        baseline_adherence=_adherence(network, references, prompts),
+        adherence=_adherence(network, pictures, captions),
+        baseline_adherence=_adherence(network, known, captions),
         accuracy_drop=drop,
         too_good=better,
         psnr=tuple(round(float(value), 3) for value in noise),
         images=len(prompts),
+        lpips_median=None if perceptual is None else median(over_frames(perceptual(pictures, known)).tolist()),
+        **_moving(images, references, frames),
         worst=tuple((prompts[index], int(seeds[index]), float(noise[index])) for index in worst),
     )
+
+
+def _moving(videos: Images, references: Images, frames: int) -> dict[str, Any]:
+    if frames == 1:
+        return {}
+    made, known = (
+        np.asarray(part, dtype=np.float64).reshape(len(part), frames, -1, *part.shape[2:])
+        for part in (videos, references)
+    )
+    flickers = (median(flicker(part).tolist()) for part in (made, known, made - known))
+    return {"frames": frames, **dict(zip(("flicker", "baseline_flicker", "added_flicker"), flickers, strict=True))}
 
 
 def _adherence(network: FeatureNetwork | None, images: Images, prompts: Sequence[str]) -> float | None:

@@ -24,6 +24,7 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -265,6 +266,9 @@ def _become_worker(request: dict[str, object], connection: int, log: int) -> NoR
         environment = request["environment"]
         assert isinstance(environment, dict)
         os.environ.update(environment)
+        tempfile.tempdir = (
+            None  # what was imported before the fork may have remembered a folder that is closed to workers
+        )
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         with contextlib.suppress(OSError):
             Path("/proc/self/oom_score_adj").write_text("1000")

@@ -66,7 +66,7 @@ def payload_shape(message: JSON) -> tuple[tuple[int, int, int, int], str, int, s
         FrameError: a field is missing, of the wrong type, or they contradict one another.
     """
     shape, dtype, count, digest = (message.get(name) for name in ("shape", "dtype", "bytes", "sha256"))
-    if not isinstance(shape, list) or len(shape) != 4 or not all(type(n) is int and 0 < n < 1 << 16 for n in shape):
+    if not isinstance(shape, list) or len(shape) != 4 or not all(type(n) is int and 0 < n < 1 << 20 for n in shape):
         raise FrameError(f"images of shape {str(shape)[:80]}, want [n, height, width, channels]")
     if not isinstance(dtype, str) or dtype not in ITEM_BYTES:
         raise FrameError(f"images of dtype {str(dtype)[:80]}, want float32 or uint8")

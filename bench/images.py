@@ -16,6 +16,7 @@ from diffopt.bench.resident import Images
 
 _FLAT = 1e-4
 _SLACK = 1e-3
+_SHOWN = 6
 
 
 def fault(images: Images, *, count: int, height: int, width: int) -> str | None:
@@ -41,8 +42,25 @@ def to_bytes(images: Images) -> npt.NDArray[np.uint8]:
     return np.asarray((images * 255).round().clip(0, 255), dtype=np.uint8)
 
 
-def save_pairs(folder: Path, images: Images, known: References, psnr: Sequence[float]) -> None:
-    """Write 000-baseline.png, 000-candidate.png, ... and images.json that names prompt, seed and PSNR of each."""
+def frames_of(videos: Images, frames: int) -> Images:
+    """Return videos whose frames stand one below the other as images, one frame after the other."""
+    count, height, *rest = videos.shape
+    return videos.reshape(count * frames, height // frames, *rest)
+
+
+def _strip(video: Images, frames: int) -> Images:
+    """Return some frames of a video side by side; an image as it is."""
+    if frames <= 1:
+        return video
+    chosen = np.linspace(0, frames - 1, min(frames, _SHOWN)).round().astype(int)
+    return np.concatenate(list(frames_of(video[None], frames)[chosen]), axis=1)
+
+
+def save_pairs(folder: Path, images: Images, known: References, psnr: Sequence[float], *, frames: int = 1) -> None:
+    """Write 000-baseline.png, 000-candidate.png, ... and images.json that names prompt, seed and PSNR of each.
+
+    Of a video some of its frames are written, side by side.
+    """
     from PIL import Image
 
     make_folder(folder)
@@ -51,7 +69,7 @@ def save_pairs(folder: Path, images: Images, known: References, psnr: Sequence[f
         names = {"baseline": f"{index:03d}-baseline.png", "candidate": f"{index:03d}-candidate.png"}
         for side, array in (("baseline", known.images[index]), ("candidate", images[index])):
             buffer = io.BytesIO()
-            Image.fromarray(to_bytes(array)).save(buffer, format="PNG")
+            Image.fromarray(to_bytes(_strip(array, frames))).save(buffer, format="PNG")
             write_bytes(folder / names[side], buffer.getvalue())
         entries.append({"prompt": prompt, "seed": int(seed), "psnr": float(noise), **names})
     write_text(folder / "images.json", json.dumps({"version": 1, "images": entries}, indent=1))

@@ -48,11 +48,13 @@ class Fidelity:
 
     `seed_distance` is the yardstick for `feature_distance`: how far two seeds of the baseline itself can lie apart.
     `seed_psnr_median` is the same for PSNR: what two unrelated images of this model give.
-    `psnr` is that of each image; `psnr_interval` and `accuracy_drop` are bootstrap 95 % intervals over prompts, of the median
+    `psnr` is that of each image, of a video its worst frame's; `psnr_interval` and `accuracy_drop` are bootstrap 95 % intervals over prompts, of the median
     and of the share of prompts fewer that are right. `too_good` says what is better than it can honestly be.
     `adherence` is the mean cosine of images and prompts, where a feature network reads text.
     `denoiser_error` is the teacher-forced relative L2 error of the denoiser, the largest over the steps; None where it was
     not asked or cannot be (a whole-pipeline engine). `denoiser_dtype` is the baseline's.
+    Of videos of several `frames`, `flicker` is the change from frame to frame in grey levels of 255, `baseline_flicker` the
+    references', and `added_flicker` that of the difference between the two, which is 0 where an error stays as it is over time.
     """
 
     psnr_median: float
@@ -78,6 +80,11 @@ class Fidelity:
     too_good: str = ""
     denoiser_error: float | None = None
     denoiser_dtype: str = ""
+    lpips_median: float | None = None
+    frames: int = 1
+    flicker: float | None = None
+    baseline_flicker: float | None = None
+    added_flicker: float | None = None
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from diffopt.bench.disk import make_folder, write_bytes
 from diffopt.bench.resident import Images
 from diffopt.bench.workload import Workload
 
-VERSION = 1
+VERSION = 2
 _SAME = 1e-4
 
 Generate = Callable[[list[str], list[int]], Images]
@@ -49,7 +49,7 @@ def references(
 
     def images(draw: int) -> Images:
         seeds = workload.seeds(split, draw=draw)
-        text = json.dumps([VERSION, *identity, prompts, seeds, workload.height, workload.width])
+        text = json.dumps([VERSION, *identity, prompts, seeds, workload.height, workload.width, workload.frames])
         path = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.npy"
         kept = _read(path, len(prompts), workload)
         if kept is not None:
@@ -85,7 +85,10 @@ def _read(path: Path, count: int, workload: Workload) -> Images | None:
         images = np.load(path, allow_pickle=False)
     except (OSError, ValueError):
         return None
-    whole = images.shape == (count, workload.height, workload.width, 3) and images.dtype == np.float32
+    whole = (
+        images.shape == (count, workload.height * max(1, workload.frames), workload.width, 3)
+        and images.dtype == np.float32
+    )
     return np.asarray(images, dtype=np.float32) if whole else None
 
 

@@ -79,7 +79,7 @@ def _load(message: JSON) -> Any:
 
 
 def _generate(pipe: Any, message: JSON) -> tuple[JSON, bytes]:
-    images = np.ascontiguousarray(_call(pipe, message, output_type="np").images)
+    images, frames = _pictures(_call(pipe, message, output_type="np"))
     if images.dtype != np.uint8:
         images = images.astype(np.float32, copy=False)
     data = images.tobytes()
@@ -88,8 +88,20 @@ def _generate(pipe: Any, message: JSON) -> tuple[JSON, bytes]:
         "dtype": str(images.dtype),
         "bytes": len(data),
         "sha256": hashlib.sha256(data).hexdigest(),
+        "frames": frames,
     }
     return announcement, data
+
+
+def _pictures(result: Any) -> tuple[Any, int]:
+    """Return images (n, height, width, 3) and 1, or videos with their frames one below the other, and how many."""
+    if hasattr(result, "images"):
+        return np.ascontiguousarray(result.images), 1
+    videos = np.ascontiguousarray(result.frames)
+    if videos.ndim != 5:
+        raise ValueError(f"videos of shape {videos.shape}, want (n, frames, height, width, 3)")
+    count, frames, height, *rest = videos.shape
+    return videos.reshape(count, frames * height, *rest), frames
 
 
 def _call(pipe: Any, message: JSON, **options: object) -> Any:

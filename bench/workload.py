@@ -65,7 +65,8 @@ class Workload:
     """Prompts and sizes a pipeline is measured with; the defaults of its call, not of this class, decide the rest.
 
     `prompts` guide the search; `heldout` decides the final claim, and neither search nor planner ever sees them.
-    `batch` prompts go into one call.
+    `batch` prompts go into one call. Height and width are of an image, or of each of the `frames` of a video, which are
+    known once the baseline has made one (0 until then).
     """
 
     prompts: tuple[str, ...]
@@ -74,6 +75,7 @@ class Workload:
     height: int
     width: int
     batch: int = 1
+    frames: int = 0
 
     def __post_init__(self) -> None:
         if min(self.height, self.width, self.batch) < 1:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from diffopt.ir.rewrite import Rewriter
     from diffopt.llm.client import Client
     from diffopt.llm.library import Library
-    from diffopt.llm.planner import Planner
     from diffopt.search.records import Proposer
     from diffopt.search.space import Space
 
@@ -115,7 +113,7 @@ def agent_for(
     settings = settings or LlmSettings()
     kept = promoted(environment, settings.data)
     limits = Limits(level=settings.sandbox_level)
-    client = _client(environment, settings) if planner not in ("rules", "none") or settings.passes else None
+    client = client_for(environment, settings) if planner not in ("rules", "none") or settings.passes else None
 
     def make(folder: Path, module: ModuleOp) -> Agent:
         rewriter = SandboxedRewriter((Library(folder / "passes"), kept), limits)
@@ -130,7 +128,12 @@ def agent_for(
     return make
 
 
-def _client(environment: Mapping[str, str], settings: LlmSettings) -> Client:
+def client_for(environment: Mapping[str, str], settings: LlmSettings) -> Client:
+    """Return the client that the settings and the environment describe; nothing is sent.
+
+    Raises:
+        DiffoptError: no endpoint or model is named, or the extra is not installed.
+    """
     from diffopt.llm.budget import Budget, Price
     from diffopt.llm.client import Client
 
@@ -143,7 +146,7 @@ def _client(environment: Mapping[str, str], settings: LlmSettings) -> Client:
         raise DiffoptError("a language model needs a name", hint=f"give --llm-model NAME, or set {MODEL}")
     price = None if settings.price is None else Price(*settings.price)
     budget = Budget(settings.calls, settings.tokens, settings.money, price)
-    client = Client(url, name, environment.get(KEY, ""), budget=budget)
+    client = Client(url, name, environment.get(KEY, ""), budget=budget, home=environment.get("HOME", ""))
     if settings.replay is None:
         client.check()
     return client
@@ -161,8 +164,3 @@ def describe_goal(goal: Goal) -> str:
     if goal.keep_steps:
         parts.append("the number of steps unchanged")
     return ", ".join(parts)
-
-
-def hints_json(planner: Planner) -> str:
-    """Return the hints of a planner as JSON text."""
-    return json.dumps([hint.model_dump() for hint in planner.hints], sort_keys=True)

@@ -28,12 +28,13 @@ PROMPTS = 8
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two: its program, the workload it brings (None for a script of its own), and its engines."""
+    """One of the two: its program, the workload it brings (None for a script of its own), its engines, and its model."""
 
     program: Program
     workload: Workload | None
     engines: Path | None
     scorer: Scorer | None
+    model: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def compare_sources(
         DiffoptError: a side cannot be read, A does not run, or nothing tells the size.
     """
     sides = [side(text, settings or {}) for text in (first, second)]
-    work = dataclasses.replace(_workload(sides, prompts, size, seed), batch=batch)
+    work = dataclasses.replace(workload_of(sides, prompts, size, seed), batch=batch)
     with tempfile.TemporaryDirectory(prefix="diffopt-measure-") as scratch:
         folder = Path(scratch)
         engines = borrowed(folder / "engines", *(found.engines for found in sides if found.engines is not None))
@@ -126,9 +127,9 @@ def side(text: str, settings: Mapping[str, str]) -> Side:
     if path.suffix == ".py" and path.is_file() and defines_load(read_text(path)):
         return Side(Program(text, read_text(path)), None, None, None)
     source = lift(text, settings)
-    model_directory(source.module)
+    model = model_directory(source.module)
     scorer = source.builtin.scorer() if source.builtin is not None else None
-    return Side(program(source.module, text), _few(source), None, scorer)
+    return Side(program(source.module, text), _few(source), None, scorer, model)
 
 
 def defines_load(text: str) -> bool:
@@ -144,7 +145,12 @@ def _few(source: Source) -> Workload:
     return dataclasses.replace(whole, prompts=whole.prompts[:PROMPTS], heldout=whole.heldout[:PROMPTS])
 
 
-def _workload(sides: list[Side], prompts: str | None, size: tuple[int, int] | None, seed: int) -> Workload:
+def workload_of(sides: list[Side], prompts: str | None, size: tuple[int, int] | None, seed: int) -> Workload:
+    """Return what sides are measured with: the user's prompts, or those that one of them brings.
+
+    Raises:
+        DiffoptError: the prompts cannot be used, or nothing tells the size.
+    """
     brought = next((found.workload for found in sides if found.workload is not None), None)
     if brought is None and size is None:
         raise DiffoptError("nothing tells the size of the images", hint="give it with --size 512x512")

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffopt.agents import Agent, LlmSettings, describe_goal, hints_json
+from diffopt.agents import Agent, LlmSettings, describe_goal
 from diffopt.bench.device import devices
 from diffopt.bench.disk import write_text
 from diffopt.bench.outcome import Measured, Outcome
 from diffopt.events import Asked, Listener, Stage, Told
+from diffopt.ir.errors import DiffoptError
 from diffopt.llm import lessons
 from diffopt.llm.best_of_n import BestOfN
-from diffopt.llm.client import Client
+from diffopt.llm.client import Client, Problem
 from diffopt.llm.coder import Coder, Task
 from diffopt.llm.diffagent import DiffAgent
 from diffopt.llm.knowledge import Situation, knowledge_text
 from diffopt.llm.library import Library
 from diffopt.llm.planner import Planner
-from diffopt.llm.plans import Hint as PlannedHint
 from diffopt.llm.rewriter import SandboxedRewriter
 from diffopt.llm.sandbox import Limits
 from diffopt.llm.sequential import Sequential
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from diffopt.search.engine import Engine
     from diffopt.search.records import Proposer
 
+PLANNER = "planner.json"
 CANDIDATES_A_PASS = 4
 """Programs that one new pass may have measured beyond the budget: itself and three fixes."""
 
@@ -74,6 +76,7 @@ class LlmRun:
         self._lessons = data / "lessons.jsonl"
         self._situation = Situation.of(module, target)
         self._knowledge = self._known()
+        self._coder_problems: list[Problem] = []
         self._planner = Planner(
             client, self._transcript, goal=describe_goal(goal), device=self._device,
             knowledge=lambda module: self._knowledge,
@@ -94,7 +97,8 @@ class LlmRun:
             "sequential": lambda: Sequential(self._planner),
         }
         searching = self._directed(strategies[mode]()) if mode in strategies else run_search
-        proposers = [] if mode in strategies else [*([self._planner] if mode == "llm" else []), *rules]
+        asked = [KeptPlanner(self._planner, self._folder / PLANNER)] if mode == "llm" else []
+        proposers = [] if mode in strategies else [*asked, *rules]
         return Agent(
             proposers,
             searching=self._with_coder(searching) if self._settings.passes else searching,
@@ -139,6 +143,7 @@ class LlmRun:
                 goal=describe_goal(self._goal), device=self._planner.device,
                 limits=Limits(level=self._settings.sandbox_level),
             )  # fmt: skip
+            self._coder_problems = coder.problems
             kept = 0
             for _ in range(self._settings.passes):
                 kept += coder.write(self._task(history, module, rewriter)).piece is not None
@@ -167,17 +172,10 @@ class LlmRun:
         return self._constraints.max_latency_s is not None and self._keeps(trial)
 
     def _hints(self) -> tuple[Hint, ...]:
-        """Return the model's hints; those of an earlier session of the run where it was not asked in this one."""
-        file = self._folder / "hints.json"
-        given: Sequence[PlannedHint] = self._planner.hints
-        if given:
-            if not file.exists():
-                write_text(file, hints_json(self._planner))
-        elif file.exists():
-            given = self._planner.hints = tuple(
-                PlannedHint.model_validate(item) for item in json.loads(file.read_text(encoding="utf-8"))
-            )
-        return tuple(Hint(hint.name, hint.weight, {r.option: (r.low, r.high) for r in hint.ranges}) for hint in given)
+        return tuple(
+            Hint(hint.name, hint.weight, {r.option: (r.low, r.high) for r in hint.ranges})
+            for hint in self._planner.hints
+        )
 
     def _known(self) -> str:
         """Return what is known, as the run first knew it: a resumed run must ask what it asked."""
@@ -187,8 +185,7 @@ class LlmRun:
         return file.read_text(encoding="utf-8")
 
     def _learn(self, trials: Sequence[Trial]) -> None:
-        """Keep the hints for a later session of the run, and what this run teaches for others."""
-        self._hints()
+        """Keep what this run teaches for others."""
         about = self._situation
         found = lessons.lessons_of(
             trials, pipeline=about.pipeline, denoiser=about.denoiser, architecture=about.architecture,
@@ -198,6 +195,9 @@ class LlmRun:
 
     def _report(self, mode: str) -> dict[str, Any]:
         spent, planner = self._client.spent, self._planner
+        written = list(Library(self._folder / "passes"))
+        # A session that found all it needed in the store rewrote nothing itself: what held when passes were checked is said.
+        guards = self._rewriter.guards or next((entry.guards for _, entry in written if entry.guards), ())
         return {
             "planner": mode,
             "model": self._client.model,
@@ -207,13 +207,38 @@ class LlmRun:
             "money": spent.money,
             "accepted": len(planner.accepted),
             "rejected": [{"plan": r.plan, "why": r.diagnostic, "call": r.call} for r in planner.rejected],
-            "problems": [{"status": p.status, "message": p.message, "call": p.call} for p in planner.problems],
+            "problems": [dataclasses.asdict(p) for p in (*planner.problems, *self._coder_problems)],
             "passes": [
-                {"name": entry.name, "code": written.id, "status": entry.status, "why": entry.why, "level": entry.level}
-                for written, entry in Library(self._folder / "passes")
+                {"name": entry.name, "code": made.id, "status": entry.status, "why": entry.why, "level": entry.level}
+                for made, entry in written
             ],
-            "sandbox": list(self._rewriter.guards),
+            "sandbox": list(guards),
         }
+
+
+class KeptPlanner:
+    """The planner of a run whose engine searches: asked once in its life, and what it said is there after a restart."""
+
+    name, outside = Planner.name, Planner.outside
+
+    def __init__(self, planner: Planner, file: Path) -> None:
+        """Take up what the file holds.
+
+        Raises:
+            DiffoptError: it cannot be read.
+        """
+        self._planner, self._file = planner, file
+        if file.exists():
+            try:
+                planner.restore(json.loads(file.read_text(encoding="utf-8")))
+            except (ValueError, DiffoptError) as error:
+                raise DiffoptError(str(error), str(file), "start again with --force") from None
+
+    def propose(self, module: ModuleOp, history: Sequence[Trial], count: int) -> list[Trace]:
+        """See `Proposer`."""
+        found = self._planner.propose(module, history, count)
+        write_text(self._file, json.dumps(self._planner.to_json(), ensure_ascii=False))
+        return found
 
 
 class Measuring:

@@ -96,8 +96,18 @@ def verdict(manifest: Mapping[str, JSON]) -> str:
     return (
         f"Tier {said.text(result, 'tier') or said.NOTHING}: {said.speedup(result)} as fast as the baseline "
         f"({ours} instead of {theirs} ms per image), with a paired PSNR of {psnr} dB in the median and {tenth} dB in "
-        f"the worst tenth of {said.count(fidelity, 'images')} held-out images{prompts}; measured on {machine}."
+        f"the worst tenth of {said.count(fidelity, 'images')} held-out {_moving(fidelity)}{prompts}; measured on {machine}."
     )
+
+
+def _moving(fidelity: JSON) -> str:
+    """Return what was compared, with what some machines or models alone can tell of it."""
+    frames, ours, theirs = (said.number(fidelity, key) for key in ("frames", "flicker", "baseline_flicker"))
+    distance = said.number(fidelity, "lpips_median")
+    lpips = "" if distance is None else f", LPIPS {distance:.3f}"
+    if ours is None or theirs is None:
+        return f"images{lpips}"
+    return f"videos of {frames or 0:.0f} frames (the worst frame of each{lpips}; flicker {ours:.1f}, baseline {theirs:.1f})"
 
 
 def summary_lines(manifest: Mapping[str, JSON]) -> list[str]:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from xdsl.dialects.builtin import ModuleOp
 
     from diffopt.bench.features import FeatureNetwork
+    from diffopt.bench.fidelity import Distances
     from diffopt.sources import Source
 
 SEARCH_PROMPTS, HELDOUT_PROMPTS = 16, 64
@@ -47,7 +48,7 @@ REST_S = 2.0
 """Rest between quarters of the final pairs, so that they do not all fall into one state of the machine."""
 
 STORE = "store.sqlite"
-RUN_FILES = frozenset({"work", "engines", "llm.jsonl", "passes", "hints.json", "knowledge.txt"})
+RUN_FILES = frozenset({"work", "engines", "llm.jsonl", "passes", "hints.json", "planner.json", "knowledge.txt"})
 """What a run leaves in its folder beside its store; a folder that holds anything else is not deleted."""
 
 REACH = 0.75
@@ -181,6 +182,13 @@ def network_for(source: Source) -> FeatureNetwork | None:
     from diffopt.bench.features import network_here
 
     return network_here(hub_cache()) if source.builtin is None else None
+
+
+def distances_for(source: Source) -> Distances | None:
+    """Return perceptual distances of images where this machine has them, for a model that brings no scorer; or None."""
+    from diffopt.bench.perceptual import distances_here
+
+    return distances_here() if source.builtin is None else None
 
 
 def run_folder(out: Path, *, resume: bool, force: bool) -> Path:

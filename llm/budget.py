@@ -90,6 +90,11 @@ class Ledger:
         self._reserved = self._reserved + usage
         return ""
 
+    def charge(self, used: Usage) -> None:
+        """Add a call that was made before."""
+        self._calls += 1
+        self._usage = self._usage + used
+
     def settle(self, reserved: Usage, used: Usage) -> None:
         """Replace what was set aside by what was used."""
         self._reserved = Usage(

@@ -1,5 +1,6 @@
 """Ask any OpenAI-compatible endpoint for one JSON object, within a budget, and say how it went."""
 
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -66,6 +67,15 @@ class Reply(Generic[Shape]):
     question: Question[Shape]  # as it was put last, repair turn included
 
 
+@dataclass(frozen=True)
+class Problem:
+    """A question that brought nothing: how it ended, in one line, and where it stands in the transcript."""
+
+    status: Status
+    message: str
+    call: str
+
+
 class Client:
     """A model behind a chat-completions endpoint.
 
@@ -85,6 +95,7 @@ class Client:
         seed: int | None = None,
         max_retries: int = 3,
         timeout_s: float = 180.0,
+        home: str = "",
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """Describe a model; nothing is sent.
@@ -95,6 +106,7 @@ class Client:
             answer_tokens: token limit of one answer.
             temperature, seed: sent only when given.
             timeout_s: longest silence of the endpoint, in seconds.
+            home: the user's home folder, which no text names to the model; empty for none.
 
         Raises:
             DiffoptError: the URL, the model name or the key cannot be used.
@@ -110,13 +122,15 @@ class Client:
             self._sampling["seed"] = seed
         self._rung = 0
         self._token_limit = 0
+        self._home = home.rstrip("/")
+        self._paid = False  # whether what a transcript holds is in the ledger already
 
     def __repr__(self) -> str:
         return f"Client({self._endpoint.base_url!r}, {self.model!r})"
 
     @property
     def spent(self) -> Spent:
-        """Calls, tokens and money so far; calls answered by the transcript count like any."""
+        """Calls, tokens and money so far; calls answered by a transcript count like any, once."""
         return self._ledger.spent
 
     @property
@@ -125,7 +139,14 @@ class Client:
         return RUNGS[self._rung]
 
     def take_up(self, transcript: Transcript) -> None:
-        """Ask for JSON in the way that worked last in a transcript: a resumed run must put its questions as before."""
+        """Go on where a transcript ends: its calls count, and JSON is asked for in the way that worked last.
+
+        A resumed run must put its questions as before, and has spent what was spent. Answers that come from the transcript cost
+        nothing more.
+        """
+        self._paid = True
+        for entry in transcript.entries:
+            self._ledger.charge(_used(entry.answer, self._reserve(entry.request)))
         for entry in reversed(transcript.entries):
             if entry.answer.outcome == "response":
                 form = entry.request.get("response_format")
@@ -174,8 +195,9 @@ class Client:
 
     def _exchange(self, call: Call, transcript: Transcript) -> Entry | str:
         """Make one call within the budget, or return the bound it would break."""
-        # Three bytes a token is more than most texts need; settled with the endpoint's own figure after the call.
-        reserved = Usage(len(canonical(call.request).encode()) // 3, self.answer_tokens)
+        if self._paid and transcript.holds(call.request):
+            return transcript.exchange(call, self._endpoint.send)
+        reserved = self._reserve(call.request)
         refusal = self._ledger.reserve(reserved)
         if refusal:
             return refusal
@@ -187,6 +209,14 @@ class Client:
             self._ledger.settle(reserved, used)
         return entry
 
+    def _away(self, text: str) -> str:
+        """Return a text, such as a traceback, that does not say who is at home here."""
+        return re.sub(rf"{re.escape(self._home)}(?![\w.-])", "~", text) if self._home else text
+
+    def _reserve(self, request: Mapping[str, JsonValue]) -> Usage:
+        # Three bytes a token is more than most texts need; settled with the endpoint's own figure after the call.
+        return Usage(len(canonical(request).encode()) // 3, self.answer_tokens)
+
     def _request(self, question: Question[Shape], rung: Rung, token_limit: str) -> dict[str, JsonValue]:
         schema = dict(question.schema or question.shape.model_json_schema())
         turns = [{"role": message.role, "content": message.content} for message in question.messages]
@@ -195,7 +225,7 @@ class Client:
             rule = f"Answer with one JSON object {form}. It must satisfy this JSON schema: {canonical(schema)}"
             turns.insert(1, {"role": "system", "content": rule})
         messages: list[JsonValue] = [
-            {"role": turn["role"], "content": self._endpoint.clean(turn["content"])} for turn in turns
+            {"role": turn["role"], "content": self._endpoint.clean(self._away(turn["content"]))} for turn in turns
         ]
         request = {"model": self.model, "messages": messages, token_limit: self.answer_tokens, **self._sampling}
         if rung == "json_schema":

@@ -10,14 +10,14 @@ from typing import cast
 from diffopt.bench.outcome import Measured, Outcome
 from diffopt.bench.tiers import TIERS
 from diffopt.llm.answer import one_line
-from diffopt.llm.client import Client, Message, Question, Reply
+from diffopt.llm.client import Client, Message, Problem, Question, Reply
 from diffopt.llm.debugger import Effort, Mended, mend
 from diffopt.llm.feedback import Trial, history_text
 from diffopt.llm.generated import GeneratedPass, pass_schema
 from diffopt.llm.laws import check
 from diffopt.llm.library import Entry, Library, Status, entry_of
 from diffopt.llm.sandbox import Limits
-from diffopt.llm.template import data_block, load
+from diffopt.llm.template import data_block, load, without_folder
 from diffopt.llm.transcript import Transcript
 from diffopt.passes.base import registry
 from diffopt.passes.pipeline import Trace
@@ -68,7 +68,7 @@ class Coder:
         self.client, self.transcript, self.library, self.measure = client, transcript, library, measure
         self.goal, self.device = goal, device
         self.limits, self.effort = limits, effort
-        self.problem = ""  # why the last question brought no pass
+        self.problems: list[Problem] = []  # questions that brought no pass
         self._reply: Reply[GeneratedPass] | None = None
         self._written: dict[str, str] = {}
 
@@ -91,7 +91,7 @@ class Coder:
             device=json.dumps(dict(self.device), indent=1, sort_keys=True, default=str),
             catalogue="\n".join(f"- {name}: {_summary(found.__doc__)}" for name, found in registry().items()),
             knowledge=data_block(task.knowledge or "nothing yet"),
-            target=data_block(task.target),
+            target=data_block(without_folder(task.target)),
             history=data_block(history_text(task.history)),
             written=data_block(written or "nothing yet"),
         )
@@ -100,7 +100,8 @@ class Coder:
 
     def _ask(self, question: Question[GeneratedPass]) -> GeneratedPass | None:
         self._reply = self.client.ask(question, self.transcript)
-        self.problem = "" if self._reply.value is not None else f"{self._reply.status}: {one_line(self._reply.message)}"
+        if self._reply.value is None:
+            self.problems.append(Problem(self._reply.status, one_line(self._reply.message), self._reply.call))
         return self._reply.value
 
     def _mended(self, problem: str) -> GeneratedPass | None:

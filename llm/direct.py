@@ -7,8 +7,10 @@ never run here; the second and third gate have the runner do it, in its confinem
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Annotated, Protocol
 
 import libcst as cst
@@ -16,13 +18,16 @@ from libcst import matchers as m
 from pydantic import BaseModel, Field, JsonValue
 
 from diffopt.bench.outcome import Measured, Outcome
+from diffopt.bench.tiers import TIERS
+from diffopt.ir.errors import DiffoptError
 from diffopt.llm.answer import one_line
-from diffopt.llm.client import Client, Message, Question, Reply
+from diffopt.llm.client import Client, Message, Problem, Question, Reply
 from diffopt.llm.debugger import Effort, Mended, mend
-from diffopt.llm.template import data_block, load
+from diffopt.llm.template import data_block, load, without_folder
 from diffopt.llm.transcript import Transcript
 
 LONGEST = 60_000
+_ATTRIBUTE = re.compile(r"(?P<name>[A-Za-z_][\w.]*)(?:(?P<call>\(\))|\s*=\s*(?P<value>.+))?")
 
 
 class Script(BaseModel):
@@ -50,6 +55,27 @@ class Attributes:
     names: tuple[str, ...] = ()
     calls: tuple[str, ...] = ()
     arguments: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def parse(cls, texts: Sequence[str]) -> Attributes:
+        """Read `NAME`, `CALL()` and `ARGUMENT=VALUE`.
+
+        Raises:
+            DiffoptError: a text is none of these.
+        """
+        names, calls, arguments = list[str](), list[str](), list[tuple[str, str]]()
+        for text in texts:
+            found = _ATTRIBUTE.fullmatch(text.strip())
+            if found is None:
+                hint = "write a name, a call as fuse_qkv_projections(), or an argument as interval=3"
+                raise DiffoptError(f"{text!r} is nothing a script can be asked to hold", "--require", hint)
+            if found["value"] is not None:
+                arguments.append((found["name"], found["value"].strip()))
+            elif found["call"]:
+                calls.append(found["name"])
+            else:
+                names.append(found["name"])
+        return cls(tuple(names), tuple(calls), tuple(arguments))
 
 
 @dataclass(frozen=True)
@@ -88,15 +114,19 @@ class MeasuredGate:
 
     Args:
         measure: runs a script in the runner; the same script twice is measured once.
-        min_psnr: least median paired PSNR in dB. min_accuracy: least prompt accuracy, where there is a scorer.
+        tier: the weakest that will do; empty for any. min_psnr: least median paired PSNR in dB.
+        min_accuracy: least prompt accuracy, where there is a scorer.
         min_speedup: least lower end of the interval of the speed-up; 0 asks for none.
+        max_latency_s: most seconds a call, in the median; `None` asks for none.
     """
 
     name: str
     measure: Callable[[str], Outcome]
+    tier: str = ""
     min_psnr: float = 0.0
     min_accuracy: float = 0.0
     min_speedup: float = 0.0
+    max_latency_s: float | None = None
 
     def __call__(self, code: str) -> str:
         """See `Gate`."""
@@ -104,6 +134,8 @@ class MeasuredGate:
         if not isinstance(outcome, Measured):
             return f"it does not run: {outcome.kind}: {one_line(outcome.message)}\n{outcome.log.strip()[-2000:]}"
         fidelity, latency = outcome.fidelity, outcome.latency
+        if self.tier and TIERS.index(outcome.tier) > TIERS.index(self.tier):
+            return f"images of tier {outcome.tier}, a median of {fidelity.psnr_median:.1f} dB; {self.tier} is asked for"
         if fidelity.psnr_median < self.min_psnr:
             return f"images at a median of {fidelity.psnr_median:.1f} dB, {self.min_psnr:g} are asked for"
         if fidelity.prompt_accuracy is not None and fidelity.prompt_accuracy < self.min_accuracy:
@@ -113,12 +145,15 @@ class MeasuredGate:
                 f"a speed-up of {latency.ratio:.2f} [{latency.lo:.2f}, {latency.hi:.2f}], "
                 f"{self.min_speedup:g} is asked for"
             )
+        seconds = median(latency.candidate_s)
+        if self.max_latency_s is not None and seconds > self.max_latency_s:
+            return f"{seconds * 1e3:.4g} ms a call in the median, {self.max_latency_s * 1e3:g} are asked for"
         return ""
 
 
 def gates(
-    measure: Callable[[str], Outcome], wanted: Attributes = Attributes(), *, min_psnr: float = 0.0,
-    min_accuracy: float = 0.0, min_speedup: float = 0.0,
+    measure: Callable[[str], Outcome], wanted: Attributes = Attributes(), *, tier: str = "", min_psnr: float = 0.0,
+    min_accuracy: float = 0.0, min_speedup: float = 0.0, max_latency_s: float | None = None,
 ) -> tuple[Gate, ...]:  # fmt: skip
     """Return the three gates of a task: static, absolute (it runs, with good images), relative (it is faster)."""
     known: dict[str, Outcome] = {}
@@ -128,8 +163,9 @@ def gates(
             known[code] = measure(code)
         return known[code]
 
-    absolute = MeasuredGate("absolute", once, min_psnr, min_accuracy)
-    return StaticGate(wanted), absolute, MeasuredGate("relative", once, min_speedup=min_speedup)
+    absolute = MeasuredGate("absolute", once, tier, min_psnr, min_accuracy)
+    relative = MeasuredGate("relative", once, min_speedup=min_speedup, max_latency_s=max_latency_s)
+    return StaticGate(wanted), absolute, relative
 
 
 def judge(code: str, row: Sequence[Gate]) -> tuple[str, str]:
@@ -144,8 +180,21 @@ def judge(code: str, row: Sequence[Gate]) -> tuple[str, str]:
 class Direct:
     """Asks for whole scripts and has them mended until they pass the gates or the effort is spent."""
 
-    def __init__(self, client: Client, transcript: Transcript, *, effort: Effort | None = None) -> None:
-        self.client, self.transcript, self.effort = client, transcript, effort
+    def __init__(
+        self,
+        client: Client,
+        transcript: Transcript,
+        *,
+        effort: Effort | None = None,
+        enough: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Prepare it.
+
+        Args:
+            enough: asked before every question; true ends the work, as when no more may be measured.
+        """
+        self.client, self.transcript, self.effort, self.enough = client, transcript, effort, enough
+        self.problems: list[Problem] = []  # questions that brought no script
         self._reply: Reply[Script] | None = None
 
     def write(self, task: str, reference: str, row: Sequence[Gate]) -> Mended[Script]:
@@ -153,10 +202,10 @@ class Direct:
 
         Args:
             task: what is wanted, in words.
-            reference: the script to start from.
+            reference: the script to start from; the folder of its model is left out, see `template.with_folder`.
         """
         template = load("direct")
-        user = template.render("user", task=data_block(task), reference=data_block(reference))
+        user = template.render("user", task=data_block(task), reference=data_block(without_folder(reference)))
         messages = (Message("system", template.render("system")), Message("user", user))
         question = Question(messages, Script, _schema(), template=template.identity)
 
@@ -172,7 +221,11 @@ class Direct:
         return mend(lambda: self._ask(question), lambda script, problem: fix(problem), check, self.effort)
 
     def _ask(self, question: Question[Script]) -> Script | None:
+        if self.enough():
+            return None
         self._reply = self.client.ask(question, self.transcript)
+        if self._reply.value is None:
+            self.problems.append(Problem(self._reply.status, one_line(self._reply.message), self._reply.call))
         return self._reply.value
 
 

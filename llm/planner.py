@@ -2,16 +2,17 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from xdsl.dialects.builtin import ModuleOp
 
 from diffopt.ir.dialect import components
 from diffopt.ir.errors import DiffoptError
 from diffopt.ir.identity import canonical_text
-from diffopt.llm.answer import Status, one_line
+from diffopt.llm.answer import one_line
 from diffopt.llm.catalogue import catalogue_for
-from diffopt.llm.client import Client, Message, Question, Reply
+from diffopt.llm.client import Client, Message, Problem, Question, Reply
 from diffopt.llm.feedback import Trial, history_text
 from diffopt.llm.plans import Hint, Plan, Plans, build, plan_schema, wrong
 from diffopt.llm.template import data_block, load
@@ -21,6 +22,10 @@ from diffopt.passes.pipeline import Trace
 
 _PASSING = frozenset({"available_bytes", "load_average"})
 """Device facts of the moment: they say little, and would make every prompt a new one to the transcript."""
+
+
+FORMAT = 1
+"""Of what a planner's answers are kept as."""
 
 
 @dataclass(frozen=True)
@@ -42,15 +47,6 @@ class Rejected:
     call: str
 
 
-@dataclass(frozen=True)
-class Problem:
-    """A question that brought no plans."""
-
-    status: Status
-    message: str
-    call: str
-
-
 class Planner:
     """A `search.Proposer` that asks a language model.
 
@@ -59,6 +55,7 @@ class Planner:
     """
 
     name = "llm"
+    outside = True  # its plans have to earn their measurements
 
     def __init__(
         self,
@@ -86,6 +83,32 @@ class Planner:
         self.rejected: list[Rejected] = []
         self.problems: list[Problem] = []
         self._answered = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what the model said so far, and what became of it; see `restore`."""
+        return {
+            "format": FORMAT,
+            "hints": [hint.model_dump() for hint in self.hints],
+            "accepted": [asdict(item) for item in self.accepted],
+            "rejected": [asdict(item) for item in self.rejected],
+            "problems": [asdict(item) for item in self.problems],
+        }
+
+    def restore(self, data: Mapping[str, Any]) -> None:
+        """Take up what `to_json` returned in an earlier session of a run, which is not asked for again.
+
+        Raises:
+            DiffoptError: it is of another format, or none of its making.
+        """
+        try:
+            if data["format"] != FORMAT:
+                raise DiffoptError(f"what the planner said is of format {data['format']}, not {FORMAT}")
+            self.hints = tuple(Hint.model_validate(item) for item in data["hints"])
+            self.accepted = [Accepted(**item) for item in data["accepted"]]
+            self.rejected = [Rejected(**item) for item in data["rejected"]]
+            self.problems = [Problem(**item) for item in data["problems"]]
+        except (KeyError, TypeError, ValueError) as error:
+            raise DiffoptError(f"what the planner said cannot be read ({type(error).__name__})") from None
 
     def propose(
         self,

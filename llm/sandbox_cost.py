@@ -36,6 +36,7 @@ def measure(rounds: int = ROUNDS, clock: Callable[[], float] = time.perf_counter
             level = ran.level
     medians = {name: round(statistics.median(values), 2) for name, values in taken.items()}
     return {
+        "command": "python -m diffopt.llm.sandbox_cost",
         "milliseconds": medians,
         "sandbox": round(medians["confined"] - medians["bare"], 2),
         "level": LEVELS[level],

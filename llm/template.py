@@ -7,6 +7,7 @@ from functools import cache
 from importlib.resources import files
 
 _SECTION = re.compile(r"^=== (\w+)\n", re.MULTILINE)
+_MODEL = re.compile(r'^(MODEL = ")(/[^"\n]*)"$', re.MULTILINE)
 _PLACE = re.compile(r"\{\{(\w+)\}\}")
 
 
@@ -37,6 +38,17 @@ class Template:
 def load(name: str) -> Template:
     """Read `prompts/<name>.md`."""
     return Template(name, (files("diffopt.llm") / "prompts" / f"{name}.md").read_text(encoding="utf-8"))
+
+
+def without_folder(pipeline_py: str) -> str:
+    """Return an emitted file that names its model alone: where it lies on this machine is nobody's business."""
+    return _MODEL.sub(lambda found: f'{found[1]}{found[2].rstrip("/").rpartition("/")[2]}"', pipeline_py)
+
+
+def with_folder(code: str, reference: str) -> str:
+    """Return code written for `without_folder(reference)` with the model's place put back in."""
+    placed = _MODEL.search(reference)
+    return code if placed is None else code.replace(without_folder(placed[0]), placed[0])
 
 
 def data_block(text: str, *, limit: int = 60_000) -> str:

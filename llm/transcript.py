@@ -104,6 +104,11 @@ class Transcript:
         """The calls so far, oldest first."""
         return tuple(self._entries)
 
+    def holds(self, request: Mapping[str, JsonValue]) -> bool:
+        """Tell whether the next call with this request would be answered from the file."""
+        key = request_key(request)
+        return self.mode != "live" and (key, self._asked[key]) in self._places
+
     def exchange(self, call: Call, send: Callable[[Mapping[str, JsonValue]], Answer]) -> Entry:
         """Answer a call from the file or through `send`, and keep what came.
 

@@ -22,7 +22,7 @@ from diffopt.search.records import Attempt, Candidate, Proposal, Proposer, Trial
 from diffopt.search.repair import repair
 from diffopt.search.selection import Points, front
 from diffopt.search.space import Legal, PassSpace, Refused, Space, Steps, tidy
-from diffopt.search.standing import disappointing
+from diffopt.search.standing import disappointing, unearned
 from diffopt.search.surrogate import Surrogate
 from diffopt.search.variation import LONGEST, vary
 
@@ -38,7 +38,8 @@ class Settings:
 
     Args:
         proposals: traces asked of each proposer.
-        opening: candidates taken from the proposers in their order before the surrogate may choose among them.
+        opening: candidates taken from the proposers in their order before the surrogate may choose among them; of
+            those from outside, only until there is one.
         population: programs that parents are drawn from.
         offspring: new programs the surrogate compares for one measurement, in each round.
         rounds: how often the best of them become parents of others, before one is measured.
@@ -213,12 +214,14 @@ class Engine:
         seen = {self._baseline_key, *(c.key for c in asked)}
         history = read(self.trials(), self.constraints, self._space)
         waiting = [c for p in proposals if p.key not in seen and (c := self._proposed(p)) is not None]
-        doubted = disappointing(self.trials())
+        outside = {proposer.name for proposer in self._proposers if getattr(proposer, "outside", False)}
+        doubted = disappointing(self.trials()) | unearned(outside, asked, history)
         heard = [c for c in waiting if c.origin not in doubted]
         trusted = [c for c in heard if history.trust(c.steps) >= self._settings.trust]
-        if trusted and len(asked) < self._settings.opening:
-            return trusted[0]
         surrogate = history.surrogate()
+        opening = [c for c in trusted if surrogate is None or c.origin not in outside]
+        if opening and len(asked) < self._settings.opening:
+            return opening[0]
         if surrogate is None and heard:
             return (trusted or heard)[0]
         parents = history.parents(self._settings.population)

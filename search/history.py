@@ -44,6 +44,7 @@ class History:
         baseline: facts of the program without passes.
         parts: the passes there are, as the surrogate sees them.
         failures, successes: how often each part of a program (see `parts`) was in a failed or measured trial.
+        failed: ids of the candidates that failed.
     """
 
     trials: tuple[Trial, ...]
@@ -55,6 +56,7 @@ class History:
     parts: tuple[Part, ...]
     failures: Counter[str]
     successes: Counter[str]
+    failed: tuple[int, ...] = ()
 
     @property
     def front(self) -> Points:
@@ -95,13 +97,16 @@ def read(trials: Sequence[Trial], constraints: Constraints, space: Space) -> His
     """Turn trials into numbers; a failed trial only counts against its parts."""
     succeeded, failed = Counter[str](), Counter[str]()
     kept: list[Trial] = []
+    lost: list[int] = []
     outcomes: list[Measured] = []
     programs: list[Steps] = []
     for trial in trials:
         steps = space.parse(trial.candidate.trace).passes
         outcome = measured(trial)
         (failed if outcome is None else succeeded).update(parts(steps))
-        if outcome is not None:
+        if outcome is None:
+            lost.append(trial.candidate.id)
+        else:
             kept.append(trial)
             outcomes.append(outcome)
             programs.append(steps)
@@ -113,8 +118,9 @@ def read(trials: Sequence[Trial], constraints: Constraints, space: Space) -> His
     start = space.check(())
     baseline = start.facts if isinstance(start, Legal) else {}
     return History(
-        tuple(kept), tuple(programs), points, violations, reference, baseline, known_parts(space), failed, succeeded
-    )
+        tuple(kept), tuple(programs), points, violations, reference, baseline, known_parts(space), failed, succeeded,
+        tuple(lost),
+    )  # fmt: skip
 
 
 def features(steps: Steps, legal: Legal) -> dict[str, float]:

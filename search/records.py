@@ -69,6 +69,9 @@ class Proposer(Protocol):
     `propose` may be slow and need not be deterministic: the engine calls it once in the life of a run and stores what
     it said, so a resumed run does not call it again. Traces may be illegal or equal; the engine checks each one and
     keeps the reason of those it refuses. The best come first.
+
+    One with an attribute `outside` that is true is nobody whom diffopt vouches for, such as a language model: its programs
+    are measured on its word only as long as they hold their own beside those of others (see `standing.unearned`).
     """
 
     @property

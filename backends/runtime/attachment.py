@@ -125,4 +125,9 @@ def _layered(base: type) -> type:
 
 
 def _proceed(original: Callable[..., Any], pipe: Any, call: Call) -> Any:
+    prompts = call.get("prompt")
+    if isinstance(prompts, list):
+        # Pipelines refuse one negative prompt for several prompts; as a default it is meant for each of them.
+        alone = {n: v for n, v in call.items() if n.startswith("negative_prompt") and isinstance(v, str)}
+        call = {**call, **{name: [value] * len(prompts) for name, value in alone.items()}}
     return original(pipe, **call)

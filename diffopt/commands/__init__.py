@@ -11,6 +11,7 @@ import importlib
 import json
 import logging
 import pkgutil
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,6 +65,20 @@ def settings_of(options: argparse.Namespace) -> dict[str, str]:
             raise DiffoptError(f"{text!r} is not NAME=VALUE", where="--set", hint="write it like --set steps=30")
         settings[name] = value
     return settings
+
+
+def size_of(text: str | None) -> tuple[int, int] | None:
+    """Return height and width that `--size` gives.
+
+    Raises:
+        DiffoptError: the text is not HEIGHTxWIDTH.
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
+    if match is None:
+        raise DiffoptError(f"{text!r} is no size", where="--size", hint="write it like 512x768")
+    return int(match.group(1)), int(match.group(2))
 
 
 def print_json(data: object) -> None:

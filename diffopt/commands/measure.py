@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import re
 
-from diffopt.commands import add_json, add_set, print_json, settings_of
+from diffopt.commands import add_json, add_set, print_json, settings_of, size_of
 from diffopt.ir.errors import DiffoptError
 
 TEXT = "race two pipelines against each other: interleaved pairs, fresh seeds, images compared"
@@ -45,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
             prompts=options.prompts,
             pairs=options.pairs,
             target=options.target,
-            size=_size(options.size),
+            size=size_of(options.size),
             batch=options.batch,
             settings=settings_of(options),
             seed=options.seed,
@@ -57,12 +56,3 @@ def run(options: argparse.Namespace) -> int:
     else:
         print_lines(comparison_lines(found))
     return 0 if report["ok"] else 1
-
-
-def _size(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    match = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
-    if match is None:
-        raise DiffoptError(f"{text!r} is no size", where="--size", hint="write it like 512x768")
-    return int(match.group(1)), int(match.group(2))

@@ -149,6 +149,11 @@ def test_a_hundred_megabytes_of_output_neither_block_nor_fill_anything(
     assert "that was all" in log.read_text()
 
 
+def test_temporary_files_go_into_a_programs_own_folder(evaluator: Evaluator, tiny_program: TinyProgram) -> None:
+    head = "import os, tempfile\nassert tempfile.mkdtemp().startswith(os.getcwd()), tempfile.gettempdir()"
+    assert isinstance(evaluator.evaluate(tiny_program("keeps files", head=head), pairs=PAIRS), Measured)
+
+
 def test_the_clock_that_counts_is_not_the_programs(evaluator: Evaluator, tiny_program: TinyProgram) -> None:
     tail = (
         "import time\ntime.perf_counter = time.monotonic = time.time = lambda: 0.0\n"

@@ -261,3 +261,34 @@ def test_a_resumed_run_asks_in_the_way_that_worked_before(endpoint: "ScriptedEnd
     assert again.rung == first.rung == "fenced"
     again.ask(QUESTION, transcript)
     assert len(endpoint.seen) == 3
+
+
+def test_a_resumed_run_has_spent_what_was_spent_and_pays_for_nothing_twice(
+    endpoint: "ScriptedEndpoint", tmp_path: Path
+) -> None:
+    for answer in (1, 2, 3):
+        endpoint.says({"answer": answer}, usage=(100, 20))
+    path, other = tmp_path / "llm.jsonl", replace(QUESTION, messages=(Message("user", "And now?"),))
+    budget = Budget(calls=3, price=Price(1.0, 10.0))
+    first = client_for(endpoint, budget)
+    transcript = Transcript(path, mode="record")
+    for question in (QUESTION, other):
+        first.ask(question, transcript)
+    again, transcript = client_for(endpoint, budget), Transcript(path, mode="record")
+    again.take_up(transcript)
+    assert again.spent == first.spent, "also what is not asked for again"
+    assert again.ask(other, transcript).value == Verdict(answer=2)
+    assert again.spent == first.spent
+    assert again.ask(other, transcript).value == Verdict(answer=3)
+    assert again.ask(other, transcript).status == "budget"
+    assert (again.spent.calls, again.spent.usage.tokens) == (3, 360)
+    assert again.spent.money == pytest.approx(900 / 1e6)
+    assert len(endpoint.seen) == 3
+
+
+def test_no_text_names_the_users_home(endpoint: "ScriptedEndpoint") -> None:
+    endpoint.says({"answer": 1})
+    said = 'File "/home/ann/run/pipeline.py", line 3; /home/ann; /home/anna/x'
+    client = Client(endpoint.url, "scripted", max_retries=0, home="/home/ann")
+    client.ask(replace(QUESTION, messages=(Message("user", said),)), Transcript(None))
+    assert endpoint.seen[0].body["messages"][0]["content"] == 'File "~/run/pipeline.py", line 3; ~; /home/anna/x'

@@ -143,5 +143,5 @@ def test_a_model_that_writes_nothing_is_said_to(endpoint: ScriptedEndpoint, tmp_
     coder, _ = coder_for(endpoint, tmp_path, [])
     found = coder.write(task)
     assert (found.piece, found.why) == (None, "no piece was written")
-    assert coder.problem == "refused: the model refuses: I write no code"
+    assert [(p.status, p.message) for p in coder.problems] == [("refused", "the model refuses: I write no code")]
     assert len(endpoint.seen) == 1

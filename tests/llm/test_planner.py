@@ -265,3 +265,22 @@ def test_replays_bit_for_bit_without_key_or_endpoint_and_misses_strictly(
     assert path.read_bytes() == written
     with pytest.raises(DiffoptError, match="the transcript has no answer"):
         replay("something else").propose(module, [], 4)
+
+
+def test_what_a_planner_said_survives_a_restart_and_a_broken_file_is_named(
+    endpoint: "ScriptedEndpoint", module: ModuleOp
+) -> None:
+    hint = {"name": "reduce-steps", "weight": 2, "ranges": [{"option": "steps", "low": 4, "high": 8}]}
+    endpoint.says({**plans(plan({"name": "no-such-pass"}), plan(STEPS)), "hints": [hint]})
+    endpoint.says("", refusal="no more")
+    first, again = planner_for(endpoint), planner_for(endpoint)
+    first.propose(module, [], 4)
+    again.restore(json.loads(json.dumps(first.to_json())))
+    assert (again.hints, again.accepted, again.rejected, again.problems) == (
+        first.hints, first.accepted, first.rejected, first.problems,
+    )  # fmt: skip
+    assert first.hints
+    assert first.problems
+    for broken, said in (({}, "KeyError"), ({**first.to_json(), "format": 7}, "format 7")):
+        with pytest.raises(DiffoptError, match=said):
+            again.restore(broken)

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffopt.llm.template import Template, data_block, load
+from diffopt.llm.template import Template, data_block, load, with_folder, without_folder
 
 
 def test_fills_in_once() -> None:
@@ -38,3 +38,14 @@ def test_a_long_text_loses_its_middle_and_says_so() -> None:
     block = data_block("a" * 500 + "b" * 500, limit=100)
     assert "[900 characters left out]" in block
     assert len(block) < 250
+
+
+def test_an_emitted_file_is_shown_without_the_place_of_its_model_and_gets_it_back() -> None:
+    file = 'import torch\n\nMODEL = "/home/ann/secret customer/tiny"\n\n\ndef load(model=MODEL):\n    return model\n'
+    shown = without_folder(file)
+    assert 'MODEL = "tiny"\n' in shown
+    assert "ann" not in shown
+    assert with_folder(shown, file) == file
+    assert with_folder("x = 1\n", file) == "x = 1\n"
+    assert without_folder("x = 1\n") == "x = 1\n"
+    assert without_folder('MODEL = "some/model"\n') == 'MODEL = "some/model"\n', "of the hub"

@@ -23,6 +23,13 @@ def test_defaults_are_used_and_explicit_arguments_still_win(pipe: Any) -> None:
     assert torch.equal(pipe(["a red circle"], None, None, 2, generator=generator()).images, plain)
 
 
+def test_a_default_negative_prompt_is_meant_for_each_of_several_prompts(pipe: Any) -> None:
+    settings = {"num_inference_steps": 2, "guidance_scale": 3.0, "output_type": "pt"}
+    plain = pipe(["a", "b"], negative_prompt=["ugly", "ugly"], generator=generator(), **settings).images
+    call_defaults(pipe, negative_prompt="ugly", **settings)
+    assert torch.equal(pipe(["a", "b"], generator=generator()).images, plain)
+
+
 def test_the_pipeline_stays_what_it_was(pipe: Any) -> None:
     before = type(pipe)
     call_defaults(call_defaults(pipe, guidance_scale=2.0), num_inference_steps=2)
