@@ -235,7 +235,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     only = set(filter(None, arguments.only.split(",")))
     results: dict[str, dict[str, JSON]] = read_results()
-    chosen = {pair for pair in product(registry(), repeat=2) if not only or only & set(pair)}
+    chosen = {(one, other) for one, other in product(registry(), repeat=2) if not only or only & {one, other}}
     crashed = False
     for model in arguments.model or MODELS if arguments.run else ():
         known = results.get(model, {}).get("outcomes") if arguments.resume else {}

@@ -18,7 +18,7 @@ class Int4Weight(nn.Module):
 
     def __init__(self, weight: torch.Tensor) -> None:
         super().__init__()
-        groups = weight.detach().float().flatten(1).unflatten(1, (-1, GROUP))
+        groups = weight.detach().float().reshape(len(weight), -1, GROUP)
         least, most = groups.aminmax(dim=-1, keepdim=True)
         scale = (most - least).clamp_min(1e-12) / 15
         whole = ((groups - least) / scale).round().clamp(0, 15).to(torch.uint8)

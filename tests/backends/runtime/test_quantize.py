@@ -55,11 +55,11 @@ def test_a_layer_is_off_by_less_than_a_step_of_its_scale(rows: int, batch: int, 
 @given(rows=st.integers(1, 9), groups=st.integers(1, 4), dtype=st.sampled_from([torch.float32, torch.bfloat16]))
 def test_a_4_bit_weight_is_off_by_half_a_step_of_its_group(rows: int, groups: int, dtype: torch.dtype) -> None:
     weight = torch.randn(rows, groups * GROUP).to(dtype)
-    parts = weight.unflatten(1, (-1, GROUP)).float()
+    parts = weight.view(rows, groups, GROUP).float()
     steps = (parts.amax(-1, keepdim=True) - parts.amin(-1, keepdim=True)) / 15
     stored = Int4Weight(weight)
     assert stored.values.numel() == weight.numel() / 2
-    error = (stored.widened().unflatten(1, (-1, GROUP)).float() - parts).abs()
+    error = (stored.widened().view(rows, groups, GROUP).float() - parts).abs()
     rounding = 20 * torch.finfo(dtype).eps * parts.abs().amax(-1, keepdim=True)
     assert (error <= 0.51 * steps + rounding).all()
 
