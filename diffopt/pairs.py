@@ -164,7 +164,7 @@ def run_pairs(
     """Run what each allowed pair emits, pairs of one program once; yield what came of all so far.
 
     model: the built-in model of the modules.
-    known: outcomes of an earlier run by the program's digest; what ran or was refused there is not run again.
+    known: outcomes of an earlier run by the program's digest; what made an image there is not run again.
     """
     import platform
 
@@ -177,10 +177,7 @@ def run_pairs(
         if unfit := next(filter(None, (rules.unfit(registry()[name], "cpu") for name in (one, other))), None):
             outcomes[code] = f"refused: {unfit.reason}"
         pairs_of[code].append(f"{one},{other}")
-    for code in pairs_of:
-        seen = str(known.get(_digest(code), "never"))
-        if not seen or seen.startswith("refused: "):
-            outcomes[code] = seen
+    outcomes |= {code: "" for code in pairs_of if known.get(_digest(code)) == "" and code not in outcomes}
 
     def so_far() -> dict[str, JSON]:
         crashed: dict[str, JSON] = {}
@@ -231,7 +228,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--processes", type=int, default=min(os.cpu_count() or 1, 4), help="how many beside one another"
     )
-    parser.add_argument("--resume", action="store_true", help="run again only what crashed or was not run before")
+    parser.add_argument("--resume", action="store_true", help="run only what has not made an image before")
     arguments = parser.parse_args(argv)
     only = set(filter(None, arguments.only.split(",")))
     results: dict[str, dict[str, JSON]] = read_results()
