@@ -47,6 +47,8 @@ def export_parts(
 ) -> list[Exported]:
     """Build an engine of each part below `out`, and write the manifest; engines that are there already are kept.
 
+    So are the rows of other components that were exported there before, each with the backend that it was made by.
+
     about: of the pipeline, for the manifest. say: gets a line before each build.
     Raises BackendError for the first part that cannot be built; engines before it stay, with their manifest.
     """
@@ -54,6 +56,7 @@ def export_parts(
 
     check_place(out)
     out.mkdir(parents=True, exist_ok=True)
+    before = _rows(out)
     made: list[Exported] = []
     for part in parts:
         say(part.name)
@@ -64,7 +67,7 @@ def export_parts(
 
         built = store_engine(folder, key_of(part), build, replace=replace)
         made.append(_described(part, chosen, options, folder, built))
-        _write(out, chosen, options, about, made)
+        _write(out, chosen, options, about, before, made)
     return made
 
 
@@ -98,10 +101,10 @@ def load_exported(out: Path, device: str = "cpu") -> dict[str, Run]:
         raise BackendError(f"{out / MANIFEST} cannot be read", "diffopt export makes such a folder") from error
     if manifest["format"] != FORMAT:
         raise BackendError(f"{out / MANIFEST} is of format {manifest['format']}, this version reads {FORMAT}")
-    options = EngineOptions(**manifest["options"])
-    chosen = builder(manifest["backend"], options, device)
     found: dict[str, Run] = {}
     for row in manifest["components"]:
+        options = EngineOptions(**row.get("options", manifest["options"]))
+        chosen = builder(row.get("backend", manifest["backend"]), options, device)
         folder = out / row["name"]
         damage = check_engine(folder)
         if damage is not None:
@@ -138,18 +141,35 @@ def _described(part: Part, chosen: Builder, options: EngineOptions, folder: Path
     return Exported(part.name, inputs, outputs, opened, facts, size, round(load_s, 3), built)
 
 
+def _rows(out: Path) -> dict[str, dict[str, Any]]:
+    """Return the components of a folder's manifest whose engines are still there, each with how it was made."""
+    from diffopt.backends.engine_store import check_engine
+
+    if not (out / MANIFEST).exists():
+        return {}
+    manifest = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
+    made = {name: manifest[name] for name in ("backend", "options", "versions") if name in manifest}
+    rows = {str(row["name"]): {**made, **row} for row in manifest["components"]}
+    return {name: row for name, row in rows.items() if check_engine(out / name) is None}
+
+
 def _write(
-    out: Path, chosen: Builder, options: EngineOptions, about: Mapping[str, JSON], made: Sequence[Exported]
+    out: Path,
+    chosen: Builder,
+    options: EngineOptions,
+    about: Mapping[str, JSON],
+    before: Mapping[str, Mapping[str, Any]],
+    made: Sequence[Exported],
 ) -> None:
     packages = ("torch", "diffusers", "transformers", *chosen.packages)
-    manifest = {
-        "format": FORMAT,
+    own: dict[str, Any] = {
         "backend": chosen.name,
         "options": options.to_json(),
         "versions": {name: importlib.metadata.version(name) for name in dict.fromkeys(packages)},
-        **about,
-        "components": [row.to_json() for row in made],
     }
+    kept = {name: {key: value for key, value in row.items() if own.get(key) != value} for name, row in before.items()}
+    rows = {**kept, **{row.name: row.to_json() for row in made}}
+    manifest = {"format": FORMAT, **own, **about, "components": list(rows.values())}
     draft = out / f".{MANIFEST}.draft"
     draft.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     draft.replace(out / MANIFEST)

@@ -97,7 +97,7 @@ def best_timesteps(pipe: Any, run: Run, count: int) -> list[int]:
     nodes = [_node(pipe.scheduler, *entry) for entry in trace]
     end = (0.0, nodes[-1][1] - nodes[-1][0] * nodes[-1][2])
     costs = _costs(nodes, end, flow=_is_flow(pipe.scheduler))
-    return [_own_timestep(pipe.scheduler, trace[index][0]) for index in least_path(costs, count)]
+    return [own_timestep(pipe.scheduler, trace[index][0]) for index in least_path(costs, count)]
 
 
 def least_path(costs: Sequence[Sequence[float]], count: int) -> list[int]:
@@ -161,7 +161,7 @@ def _costs(
     return costs
 
 
-def _own_timestep(scheduler: Any, timestep: float) -> int:
+def own_timestep(scheduler: Any, timestep: float) -> int:
     """Return a timestep as one gives it to the scheduler."""
     if not _is_flow(scheduler):
         return round(timestep)

@@ -41,13 +41,21 @@ def convert(
     shapes = tuple(
         {position: made.setdefault(axis.name, _dimension(axis)) for position, axis in given.items()} for given in opened
     )
+
+    def onnx(given: Any, **more: Any) -> Any:
+        return torch.onnx.export(
+            given, examples, dynamo=True, input_names=list(names), verbose=False, optimize=True, opset_version=opset, **more
+        )  # fmt: skip
+
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            exported = torch.onnx.export(
-                module, examples, dynamo=True, dynamic_shapes={"inputs": shapes} if _variadic(module) else shapes,
-                input_names=list(names), verbose=False, optimize=True, opset_version=opset,
-            )  # fmt: skip
+            try:
+                spelled = spelled_out(module)
+                program = torch.export.export(spelled, examples, dynamic_shapes={"inputs": shapes}, strict=False)
+                exported = onnx(program)
+            except Exception:  # noqa: BLE001 - the exporter knows more ways than this first one; its own error is said
+                exported = onnx(module, dynamic_shapes={"inputs": shapes} if _variadic(module) else shapes)
     except Exception as error:
         raise BackendError(f"torch.onnx cannot export {type(module).__name__}: {_telling(error)}") from error
     if exported is None:
@@ -95,6 +103,43 @@ def spell_out_boolean_choices(model: Any) -> int:
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     return changed
+
+
+def spelled_out(module: torch.nn.Module) -> torch.nn.Module:
+    """Return a module that does the same, in words that the exporter follows with open sizes.
+
+    Repeated elements become an expansion, and a `squeeze` of what is not 1, which does nothing in torch, is left out: it
+    would be a Squeeze in ONNX, which is an error there.
+    """
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    class Spelling(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            given = kwargs or {}
+            if func in (torch.repeat_interleave, torch.Tensor.repeat_interleave):
+                value, repeats, *rest = args
+                dim = given.get("dim", rest[0] if rest else None)
+                if isinstance(repeats, int) and dim is not None:
+                    place = dim % value.ndim
+                    sizes = [*value.shape[: place + 1], repeats, *value.shape[place + 1 :]]
+                    return value.unsqueeze(place + 1).expand(sizes).flatten(place, place + 1)
+            if func in (torch.squeeze, torch.Tensor.squeeze) and len(args) == 2 and isinstance(args[1], int):
+                size = args[0].shape[args[1]]
+                if isinstance(size, int) and size != 1:
+                    return args[0]
+            return func(*args, **given)
+
+    class Spelled(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.module = module
+
+        def forward(self, *inputs: torch.Tensor) -> Any:
+            with Spelling():
+                return self.module(*inputs)
+
+    return Spelled().eval()
 
 
 def _telling(error: BaseException) -> str:

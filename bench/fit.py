@@ -1,4 +1,4 @@
-"""Fit a pass to a model: `python -m diffopt.bench.fit drift|magcache|timesteps|sensitivity MODEL` prints it."""
+"""Fit a pass to a model: `python -m diffopt.bench.fit drift|magcache|timesteps|solver|sensitivity MODEL` prints it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PROMPTS = ("a red apple on a wooden table", "a city street at night in the rain"
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure in one run over the prompts, and print the pass."""
     parser = argparse.ArgumentParser(prog="python -m diffopt.bench.fit", description=__doc__)
-    parser.add_argument("what", choices=("drift", "magcache", "timesteps", "sensitivity"))
+    parser.add_argument("what", choices=("drift", "magcache", "timesteps", "solver", "sensitivity"))
     parser.add_argument("model", help="model directory, or a built-in model such as demo:shapes")
     parser.add_argument("--passes", default="", help="passes ahead of the fitted one, e.g. reduce-steps{steps=12}")
     parser.add_argument("--steps", type=int, default=10, help="timesteps to choose")
@@ -53,10 +53,11 @@ def fit(
     seed: int = 0,
 ) -> str:
     """Return the text of `cache-adaptive` with the drift of this pipeline, of `native-cache` with the ratios of its
-    transformer, of `fit-timesteps` with its timesteps, or of `quantize` with the layers that it must leave for the
-    denoiser to stay within `error`.
+    transformer, of `fit-timesteps` with its timesteps, of `fit-solver` with both its timesteps and weights, or of `quantize`
+    with the layers that it must leave for the denoiser to stay within `error`.
 
-    Deterministic: one run over two prompts, at the steps and with the scheduler that `passes` lead to.
+    Deterministic: one run over two prompts, at the steps and with the scheduler that `passes` lead to; of a solver many
+    shorter ones, over eight prompts of a built-in model.
     Raises DiffoptError or BackendError if there is no such model or it cannot be measured.
     """
     from diffopt.backends.fitting import best_timesteps, measure_drift, measure_ratios
@@ -65,16 +66,21 @@ def fit(
     from diffopt.passes.pipeline import Trace, applied, build_pass
     from diffopt.passes.steps.fit_timesteps import FitTimesteps
 
-    described, prompts = _described(model)
+    described, prompts = _described(model, 8 if what == "solver" else 2)
     module = applied(Trace.parse(passes), build_module(described))
     pipe = load_emitted(module)
 
-    def run() -> object:
+    def request(pipe: Any) -> object:
         import torch
 
         generator = [torch.Generator().manual_seed(seed + index) for index in range(len(prompts))]
         return pipe(list(prompts), generator=generator, output_type="latent")
 
+    def run() -> object:
+        return request(pipe)
+
+    if what == "solver":
+        return _solver(pipe, module, request, steps)
     if what == "timesteps":
         chosen = best_timesteps(pipe, run, steps)
         return str(Trace((FitTimesteps(timesteps=",".join(map(str, chosen))),)))
@@ -88,6 +94,24 @@ def fit(
     blocks = None if name == "unet" else (1, 0)
     drift = ",".join(f"{change:.4f}" for change in measure_drift(pipe, run, name, blocks=blocks))
     return str(Trace((build_pass("cache-adaptive", {"drift": drift, **options}),)))
+
+
+def _solver(pipe: Any, module: Any, request: Callable[[Any], object], steps: int) -> str:
+    from diffopt.backends.solver_fitting import fit_solver, trace_trajectory
+    from diffopt.ir.dialect import scheduler_of
+    from diffopt.passes.pipeline import Trace, applied
+    from diffopt.passes.steps.fit_solver import FitSolver
+    from diffopt.passes.steps.fit_timesteps import FitTimesteps
+    from diffopt.passes.steps.solvers import is_flow
+
+    traced = trace_trajectory(pipe, lambda: request(pipe))
+    # The weights take the solver's place, and each trial brings its own timesteps, fewer than these by one.
+    others = ",".join(str(900 - index) for index in range(steps + 1))
+    solver = FitTimesteps(others, solver="euler" if is_flow(scheduler_of(module)) else "dpmsolver++")
+    student = load_emitted(applied(Trace((solver,)), module))
+    found = fit_solver(student, lambda: request(student), traced, steps)
+    weights = ";".join(",".join(map(repr, row)) for row in found.weights)
+    return str(Trace((FitSolver(timesteps=",".join(map(str, found.timesteps)), weights=weights),)))
 
 
 def _sensitivity(pipe: Any, run: Callable[[], object], name: str, error: float, scheme: str) -> str:
@@ -110,14 +134,14 @@ def load_emitted(module: Any) -> Any:
     return pipe
 
 
-def _described(model: str) -> tuple[PipelineDescription, tuple[str, ...]]:
+def _described(model: str, count: int) -> tuple[PipelineDescription, tuple[str, ...]]:
     from diffopt.bench.models import builtin, describe
     from diffopt.ir.source_directory import describe_directory
 
     known = builtin(model)
     if known is None:
         return describe_directory(model), PROMPTS
-    return describe(known), tuple(known.prompts("calibration", 2))
+    return describe(known), tuple(known.prompts("calibration", count))
 
 
 if __name__ == "__main__":

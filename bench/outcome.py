@@ -123,9 +123,16 @@ class Measured:
 
     @staticmethod
     def from_json(data: Mapping[str, object]) -> Measured:
-        """Read what `to_json` wrote."""
+        """Read what `to_json` wrote.
+
+        Raises:
+            ValueError: what is to be a number is none, or a ratio is not above zero.
+        """
         fields = cast(dict[str, Any], dict(data))
         latency, fidelity = dict(fields["latency"]), dict(fields["fidelity"])
+        _check_numbers(Latency, latency, above_zero=("ratio", "lo", "hi"))
+        _check_numbers(Fidelity, fidelity)
+        _check_numbers(Memory, fields["memory"])
         for name in ("baseline_s", "candidate_s"):
             latency[name] = tuple(latency[name])
         latency["states"] = tuple(tuple(state) for state in latency.get("states", ()))
@@ -184,6 +191,18 @@ def outcome_from_json(data: Mapping[str, object]) -> Outcome:
     if status == Failed.status:
         return Failed.from_json(data)
     raise ValueError(f"an outcome of unknown status {status!r}")
+
+
+def _check_numbers(kind: type, values: Mapping[str, Any], above_zero: tuple[str, ...] = ()) -> None:
+    """Raise ValueError where a field of this class that is a number is something else."""
+    for item in dataclasses.fields(kind):
+        value, told = values.get(item.name, item.default), str(item.type)
+        if told.split(" | ")[0] not in ("int", "float") or (value is None and told.endswith("None")):
+            continue
+        if item.name in values and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise ValueError(f"{kind.__name__.lower()}.{item.name} is {value!r}, which is no number")
+        if item.name in above_zero and not (math.isfinite(value) and value > 0):
+            raise ValueError(f"{kind.__name__.lower()}.{item.name} is {value!r}, which is no ratio of times")
 
 
 def _plain(value: Any) -> Any:

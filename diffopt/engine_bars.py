@@ -13,10 +13,12 @@ from typing import Any
 
 from diffopt.bench.device import environment
 from diffopt.bench.evaluate import Evaluator, Measured
+from diffopt.bench.studies.solvers import RESULTS, best
 from diffopt.passes.pipeline import Trace, applied
 from diffopt.session import model_directory, model_hash, program, workload_for
 from diffopt.sources import lift
 
+MODEL = "demo:shapes"
 WHOLE = "export{scope=pipeline precision=bf16}"
 CACHED = "cache-features{interval=3}"
 ARMS = {
@@ -25,11 +27,17 @@ ARMS = {
     "one engine, steps kept": WHOLE,
     "one engine with cached steps, steps kept": f"{CACHED},{WHOLE}",
     "cached steps in eager torch": CACHED,
-    "6 steps": f"reduce-steps{{steps=6 solver=deis}},{WHOLE}",
-    "5 steps": f"reduce-steps{{steps=5 solver=deis}},{WHOLE}",
-    "3 steps": f"reduce-steps{{steps=3 solver=deis}},{WHOLE}",
-    "2 steps": f"reduce-steps{{steps=2 solver=deis}},{WHOLE}",
 }
+STEPS = (6, 5, 3, 2)
+"""Arms named `N steps`: with the solver that `python -m diffopt.bench.studies.solvers` found best for so many."""
+
+
+def arms() -> dict[str, str]:
+    """Return the usual arms; those of few steps with DEIS where no solver was searched."""
+    found = json.loads(RESULTS.read_text()).get(MODEL, {}) if RESULTS.exists() else {}
+    tried = {row["steps"] for row in found.values()}
+    few = {n: best(found, n) if n in tried else f"reduce-steps{{steps={n} solver=deis}}" for n in STEPS}
+    return {**ARMS, **{f"{n} steps": f"{trace},{WHOLE}" for n, trace in few.items()}}
 
 
 def main() -> int:
@@ -42,8 +50,9 @@ def main() -> int:
     )
     parser.add_argument("-o", "--out", type=Path, default=Path("bench/results/engine-bars-cpu.json"))
     options = parser.parse_args()
-    chosen = {name: ARMS.get(name, name) for name in options.arms} or ARMS
-    lifted = lift("demo:shapes")
+    usual = arms()
+    chosen = {name: usual.get(name, name) for name in options.arms} or usual
+    lifted = lift(MODEL)
     model = model_directory(lifted.module)
     baseline = program(lifted.module, "baseline")
     scorer = lifted.builtin.scorer() if lifted.builtin is not None else None

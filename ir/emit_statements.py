@@ -129,6 +129,8 @@ def _transform_statement(transform: TransformOp, target: str, module: ModuleOp) 
         given.append("engines={engines}")
         if target == "pipeline":
             function = "export_pipeline"
+        else:
+            given += _recorded_call(module)
     if target == "pipeline" and name in ("export", "fuse_pipeline"):
         given += _folded_call(module)
     first = "" if target == "pipeline" else f', "{target}"'
@@ -161,8 +163,23 @@ def _folded_call(module: ModuleOp) -> list[str]:
         f"height={call['height']}",
         f"width={call['width']}",
     ]
-    negative = call.get("negative_prompt")
-    return [*given, f"negative_prompt={literal(negative)}"] if negative else given
+    if negative := call.get("negative_prompt"):
+        given.append(f"negative_prompt={literal(negative)}")
+    return given + _other_arguments(call)
+
+
+def _recorded_call(module: ModuleOp) -> list[str]:
+    """Return what the call is like that an engine of a component is made for, as arguments."""
+    call = call_arguments(module)
+    sizes = [f"{name}={call[name]}" for name in ("height", "width") if name in call]
+    return sizes + _other_arguments(call)
+
+
+def _other_arguments(call: dict[str, JSON]) -> list[str]:
+    """Return what a call is given beside steps, guidance, size and negative prompt."""
+    known = (*USUAL.values(), "height", "width", "negative_prompt")
+    rest = {name: value for name, value in call.items() if name not in known}
+    return [f"arguments={literal(rest)}"] if rest else []
 
 
 def _plan_statements(module: ModuleOp) -> list[Statement]:

@@ -33,6 +33,15 @@ def test_runs_are_listed(place: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert (row["run"], row["measured"], row["failed"], row["pending"]) == ("search", 3, 0, 1)
 
 
+def test_the_folder_of_a_run_stands_for_its_store(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = place.with_name("out.run")
+    folder.mkdir()
+    place.rename(folder / "store.sqlite")
+    assert main(["store", "list", str(folder)]) == 0
+    assert capsys.readouterr().out.startswith("search")
+    assert main(["store", "merge", str(folder.with_name("b.sqlite")), str(folder)]) == 0
+
+
 def test_a_run_goes_through_a_document_and_by_merging(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     document, other = place.with_name("runs.json"), str(place.with_name("b.sqlite"))
     assert main(["store", "export", str(place), "--run", "search", "-o", str(document)]) == 0

@@ -112,6 +112,17 @@ def read_call(
     return CallShape(tuple(found), batched, fixed), tuple(found.values())
 
 
+def denoiser_result(denoiser: Any, out: torch.Tensor, kwargs: Mapping[str, Any]) -> Any:
+    """Return what a denoiser's call hands out, given its tensor and the call's keyword arguments."""
+    if kwargs.get("return_dict", True) is False:
+        return (out,)
+    from diffusers.models.modeling_outputs import Transformer2DModelOutput
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
+
+    kind = UNet2DConditionOutput if hasattr(denoiser, "up_blocks") else Transformer2DModelOutput
+    return kind(sample=out)
+
+
 def _holds_tensors(value: Any) -> bool:
     return any(isinstance(leaf, torch.Tensor) for leaf in torch.utils._pytree.tree_leaves(value))
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
+import sys
 from typing import Any
 
 import numpy
 import torch
 from diffusers.image_processor import VaeImageProcessor
-from diffusers.pipelines.stable_diffusion import StableDiffusionPipelineOutput
 from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 
-from diffopt.backends.base import Run, Witness
-from diffopt.backends.runtime.attachment import Call, Proceed, attachment
-from diffopt.backends.runtime.quick_tokenizer import QuickTokenizer
+from diffopt.backends.base import BackendError, Run, Witness
+from diffopt.backends.runtime.attachment import Call, Proceed, attachment, component_name
+from diffopt.backends.runtime.fold import Interface, Settings, cleans, folded_parts
+from diffopt.backends.runtime.prompt_reading import PromptReader, text_tokenizers
 from diffopt.backends.runtime.step_plan import PLAN
 from diffopt.backends.runtime.unroll_steps import UNROLLED
 
@@ -25,45 +28,41 @@ class EngineRequests:
     """The engine of one pipeline, and what a call must be like for it. Not for two threads at once."""
 
     def __init__(
-        self,
-        pipe: Any,
-        run: Run,
-        steps: int,
-        guidance: float,
-        height: int,
-        width: int,
-        negative_prompt: str,
-        transform: str = "export",
+        self, pipe: Any, run: Run, settings: Settings, interface: Interface, transform: str = "export"
     ) -> None:
-        import inspect
-
         self._transform = transform
-
         self._pipe = pipe
         self._run = run
         self._state = attachment(pipe)
-        self._plan = pipe.unet.__dict__.get(PLAN)
+        self._denoiser = component_name(pipe, "denoiser")
+        denoiser = getattr(pipe, self._denoiser)
+        self._plan = denoiser.__dict__.get(PLAN)
         self._schedule = pipe.scheduler.__dict__.get(UNROLLED)
-        self._negative = negative_prompt
-        self._tokenizer = QuickTokenizer(pipe.tokenizer)
-        self._shape = (pipe.unet.config.in_channels, height // pipe.vae_scale_factor, width // pipe.vae_scale_factor)
-        self._parts = {name: getattr(pipe, name) for name in ("text_encoder", "tokenizer", "unet", "vae", "scheduler")}
+        self._negative = settings.negative_prompt
+        # XL's embedding of no negative prompt is zeros, and another of an empty one.
+        self._none_is_zeros = bool(pipe.config.get("force_zeros_for_empty_prompt"))
+        self._reader = PromptReader(pipe, interface.texts, clean=cleans(pipe, settings))
+        self._shape = interface.noise
+        parts = (*folded_parts(pipe), *text_tokenizers(pipe), "scheduler")
+        self._parts = {name: getattr(pipe, name) for name in parts}
         self._scheduler_config = pipe.scheduler.config
-        self._weight = next(pipe.unet.parameters())
+        self._weight = next(denoiser.parameters())
+        self._output: Any = getattr(sys.modules[self._state.pipeline_class.__module__], interface.output)
+        self._fields = [field.name for field in dataclasses.fields(self._output)]
+        if set(self._fields) - {"images", "nsfw_content_detected"}:
+            raise BackendError(f"a {interface.output} is more than pictures: it cannot come from one engine yet")
         call = inspect.signature(self._state.pipeline_class.__call__).parameters
         self._expected: dict[str, Any] = {name: parameter.default for name, parameter in call.items()}
-        native = pipe.unet.config.sample_size
+        usual = self._expected
+        self._needed = [name for name, value in settings.arguments.items() if usual.get(name) != value]
+        self._expected = {**usual, **settings.arguments}
+        native = denoiser.config.sample_size
         native = (native, native) if isinstance(native, int) else tuple(native)
         if native == self._shape[1:]:
             self._default_size: tuple[Any, Any] = (None, None)
         else:
-            self._default_size = (height, width)
-        self._settings = {
-            "num_inference_steps": steps,
-            "guidance_scale": guidance,
-            "height": height,
-            "width": width,
-        }
+            self._default_size = (settings.height, settings.width)
+        self._settings = settings.call_of_numbers()
         self._calls = 0
         self._fallbacks = 0
 
@@ -74,8 +73,8 @@ class EngineRequests:
 
     def route(self, proceed: Proceed, call: Call) -> Any:
         """Answer a call by the engine, or pass it on to torch."""
-        given = call.get("prompt")
-        prompts: Any = [given] if isinstance(given, str) else given
+        asked = call.get("prompt")
+        prompts: Any = [asked] if isinstance(asked, str) else asked
         reason = self._outside(call, prompts)
         if reason is not None:
             self._fallbacks += 1
@@ -86,8 +85,8 @@ class EngineRequests:
             noise = randn_tensor(
                 (len(prompts), *self._shape), call.get("generator"), torch.device("cpu"), torch.float32
             )
-        ids = self._tokenizer(prompts)
-        pictures = [self._run((ids[i : i + 1], noise[i : i + 1]))[0] for i in range(len(prompts))]
+        given = (noise, *self._reader(prompts))
+        pictures = [self._run(tuple(value[i : i + 1] for value in given))[0] for i in range(len(prompts))]
         self._calls += len(prompts)
         for followed in filter(None, (self._plan, self._schedule)):
             followed.count_folded(len(prompts))
@@ -103,6 +102,9 @@ class EngineRequests:
                 given is None and self._default_size == (None, None) and name in ("height", "width")
             ):
                 return f"{name} is {given}, the engine's is {value}"
+        left_out = [name for name in self._needed if name not in call]
+        if left_out:
+            return f"{left_out[0]} is left out, the engine was made with one"
         for name, value in call.items():
             if name in INPUTS or name in self._settings or self._same(name, value, prompts):
                 continue
@@ -118,7 +120,9 @@ class EngineRequests:
 
     def _same(self, name: str, value: Any, prompts: list[str]) -> bool:
         if name == "negative_prompt":
-            return (value is None and not self._negative) or value in (self._negative, [self._negative] * len(prompts))
+            if value is None or (not self._negative and self._none_is_zeros):
+                return value is None and not self._negative
+            return value in (self._negative, [self._negative] * len(prompts))
         if name == "eta":
             return not value
         expected = self._expected.get(name, None)
@@ -133,21 +137,25 @@ class EngineRequests:
             return "the scheduler was configured anew"
         if self._weight.device.type != "cpu" or self._weight.dtype != torch.float32:
             return f"the pipeline is on {self._weight.device} in {self._weight.dtype}"
-        if getattr(pipe.unet, "peft_config", None):
+        if getattr(getattr(pipe, self._denoiser), "peft_config", None):
             return "an adapter was loaded"
         return None
 
     def _finish(self, pictures: list[torch.Tensor], call: Call) -> Any:
         pipe, unsafe = self._pipe, None
-        if pipe.safety_checker is None and type(pipe.image_processor) is VaeImageProcessor:
-            images = _postprocess(pictures, call.get("output_type", "pil"))
+        plain = type(pipe.image_processor).postprocess is VaeImageProcessor.postprocess
+        kind = call.get("output_type", "pil")
+        if getattr(pipe, "safety_checker", None) is None and plain:
+            images = _postprocess(pictures, kind)
+        elif getattr(pipe, "safety_checker", None) is None:
+            images = pipe.image_processor.postprocess(torch.cat(pictures), kind)
         else:
             raw, unsafe = pipe.run_safety_checker(torch.cat(pictures), torch.device("cpu"), torch.float32)
             keep = [True] * len(raw) if unsafe is None else [not flag for flag in unsafe]
-            images = pipe.image_processor.postprocess(raw, call.get("output_type", "pil"), keep)
-        if not call.get("return_dict", True):
-            return (images, unsafe)
-        return StableDiffusionPipelineOutput(images=images, nsfw_content_detected=unsafe)
+            images = pipe.image_processor.postprocess(raw, kind, keep)
+        found = {"images": images, "nsfw_content_detected": unsafe}
+        values = {name: found[name] for name in self._fields}
+        return self._output(**values) if call.get("return_dict", True) else tuple(values.values())
 
 
 def _postprocess(pictures: list[torch.Tensor], output_type: str) -> Any:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -33,16 +34,19 @@ def export(
     device: str = "cpu",
     height: int | None = None,
     width: int | None = None,
+    arguments: Mapping[str, Any] | None = None,
 ) -> Pipe:
     """Run a component (`unet`, `text_encoder`, `vae`, `denoiser`, ...) by an engine, built or found below `engines`.
 
     height, width: pixels of the pictures the engine is for; by default those of the call defaults or the pipeline.
+    arguments: what else a call of the pipeline takes; by default what it takes when told nothing.
     Raises BackendError if the backend cannot work here or cannot take the component.
     """
     import torch
 
-    from diffopt.backends.runtime.leaf import Closed, Leaf
-    from diffopt.backends.runtime.recording import envelope, record
+    from diffopt.backends.component_call import CalledComponent, component_call
+    from diffopt.backends.runtime.leaf import Leaf
+    from diffopt.backends.runtime.recording import Envelope, record
 
     name, state = component_name(pipe, component), attachment(pipe)
     options = EngineOptions(precision, dynamic_int8=multiplies_int8(state, name))
@@ -51,7 +55,7 @@ def export(
     refuse_export(module, name, state)
     method = METHODS.get(name, "forward")
     size = {key: value for key, value in (("height", height), ("width", width)) if value is not None}
-    args, kwargs = record(pipe, {name: method}, size=size)[name]
+    args, kwargs = record(pipe, {name: method}, size={**(arguments or {}), **size})[name]
     original = getattr(module, method)
     plan = module.__dict__.get(PLAN)
     calibration = module.__dict__.get(CALIBRATION)
@@ -60,12 +64,12 @@ def export(
     dispatch = Dispatch(name, state)
     with torch.no_grad():
         if plan is None:
-            calls = envelope(original, args, kwargs)
-            closed = Closed(module, original, calls.names, {**calls.fixed, "return_dict": False}).eval()
-            leaf = Leaf(name, closed, calls.names, calls.batched)
+            call = component_call(original, args, kwargs)
+            calls = Envelope(inspect.signature(original), call)
+            leaf = Leaf(name, CalledComponent(module, original, call).eval(), call.names, call.batched)
             samples = _samples(calibration, lambda call: [_matched(calls, call)])
-            engine = _engine(chosen, pipe, name, leaf, calls.examples, options, engines, samples.get(0))
-            dispatch.attach(leaf, calls.examples, engine)
+            engine = _engine(chosen, pipe, name, leaf, call.examples, options, engines, samples.get(0))
+            dispatch.attach(leaf, call.examples, engine)
             module.__dict__[method] = functools.wraps(original)(
                 dispatch.method(leaf, calls, original, module, args, kwargs)
             )
@@ -149,7 +153,7 @@ class Dispatch:
         self, leaf: Leaf, calls: Envelope, original: Any, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """Return what takes the place of the component's method."""
-        kind, fields = _result_kind(original, args, kwargs)
+        made = _result(original, args, kwargs)
 
         def dispatched(*args: Any, **kwargs: Any) -> Any:
             matched = calls.match(args, kwargs)
@@ -157,9 +161,8 @@ class Dispatch:
                 self._fall_back(matched)
                 return original(*args, **kwargs)
             values = leaf.run(*matched.tensors)
-            if kind is None or not matched.return_dict:
-                return values
-            return kind(**dict(zip(fields, values, strict=True)))
+            result = made(values)
+            return result if matched.return_dict or isinstance(result, tuple) else result.to_tuple()
 
         return dispatched
 
@@ -168,15 +171,11 @@ class Dispatch:
         self._state.leave_engine(f"{self._name} runs in torch instead of its engine: {reason}")
 
 
-def _result_kind(original: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, tuple[str, ...]]:
-    """Return the class in which a component hands out its results, None for a tuple, and the names in it."""
-    result = original(*args, **{**kwargs, "return_dict": True})
-    if isinstance(result, tuple):
-        return None, ()
-    nested = [field for field, value in result.items() if isinstance(value, tuple | list | dict)]
-    if nested:
-        raise BackendError(f"{type(result).__name__}.{nested[0]} is no tensor, which an engine cannot hand out yet")
-    return type(result), tuple(result.keys())
+def _result(original: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[Tensors], Any]:
+    """Return what makes a component's result of the tensors in it."""
+    from diffopt.backends.component_call import take_result_apart
+
+    return take_result_apart(original(*args, **{**kwargs, "return_dict": True}))[1]
 
 
 def _samples(

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
-import inspect
 import time
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from diffopt.backends.base import JSON, BackendError, Builder, EngineKey, EngineOptions, Program, Run, builder
+from diffopt.backends.base import JSON, BackendError, Builder, EngineKey, EngineOptions, Run, builder
 from diffopt.backends.runtime.attachment import attachment
 from diffopt.backends.runtime.export import multiplies_int8, refuse_export
-from diffopt.backends.runtime.step_plan import PLAN
 
 if TYPE_CHECKING:
-    import torch
-
-    from diffopt.backends.runtime.capture import Capture
-    from diffopt.backends.runtime.leaf import Leaf
+    from diffopt.backends.runtime.fold import Interface, Settings
 
 Pipe = TypeVar("Pipe")
-COMPONENTS = ("text_encoder", "unet", "vae")
+INTERFACE = "interface"
+"""Under this name an engine's facts hold what it takes and gives."""
+TOLERANCE = {"f32": 1e-2}
+"""How far the picture of an engine may be from torch's, relative L2, by precision."""
+COARSE = 0.3
+"""The same where numbers are rounded: so far that rounding is no excuse, and something was folded that varies."""
 
 
 def export_pipeline(
@@ -35,202 +34,91 @@ def export_pipeline(
     height: int,
     width: int,
     negative_prompt: str = "",
+    arguments: Mapping[str, Any] | None = None,
     device: str = "cpu",
 ) -> Pipe:
     """Answer calls of this many steps, this guidance and this size with one engine, built or found below `engines`.
 
-    A step plan must be attached before; the engine follows it. Other calls run in torch as before, said once.
-    Raises BackendError if the pipeline is of another class, or does what cannot be folded into one engine.
+    arguments: what else those calls are given. A step plan must be attached before; the engine follows it. Other calls
+    run in torch as before, said once.
+    Raises BackendError if the pipeline makes more than pictures of prompts, or does what cannot be folded into one engine.
     """
     from diffopt.backends.runtime.engine_request import EngineRequests
+    from diffopt.backends.runtime.fold import Settings, folded_parts, refuse_fold
 
-    options = EngineOptions(precision, dynamic_int8=multiplies_int8(attachment(pipe), *COMPONENTS))
-    chosen = builder(backend, options, device)
-    refuse_fold(pipe)
-    for name in COMPONENTS:
-        refuse_export(getattr(pipe, name), name, attachment(pipe))
-    fold = Fold(pipe, steps=steps, guidance=guidance, height=height, width=width, negative_prompt=negative_prompt)
-    run = fold.engine(chosen, options, Path(engines))
-    requests = EngineRequests(pipe, run, steps, guidance, height, width, negative_prompt)
     state = attachment(pipe)
+    refuse_fold(pipe)
+    parts = folded_parts(pipe)
+    options = EngineOptions(precision, dynamic_int8=multiplies_int8(state, *parts))
+    chosen = builder(backend, options, device)
+    for name in parts:
+        refuse_export(getattr(pipe, name), name, state)
+    settings = Settings(steps, guidance, height, width, negative_prompt, arguments or {})
+    run, interface = _engine(pipe, settings, chosen, options, Path(engines))
+    requests = EngineRequests(pipe, run, settings, interface)
     state.layers.append(requests.route)
     state.witnesses.append(requests.witness)
     state.note("pipeline", "export", backend=backend, precision=precision)
     return pipe
 
 
-def refuse_fold(pipe: Any) -> None:
-    """Raise BackendError if a call of the pipeline cannot become one program."""
-    state = attachment(pipe)
-    kind = state.pipeline_class
-    if kind.__name__ != "StableDiffusionPipeline" or not kind.__module__.startswith("diffusers."):
-        raise BackendError(f"{kind.__name__} cannot become one engine yet", "export its components")
-    if getattr(pipe.text_encoder.config, "use_attention_mask", None):
-        raise BackendError("this text encoder takes an attention mask: it cannot become one engine yet")
+def _engine(
+    pipe: Any, settings: Settings, chosen: Builder, options: EngineOptions, engines: Path
+) -> tuple[Run, Interface]:
+    from diffopt.backends.engine_store import open_engine, read_manifest
+    from diffopt.backends.runtime.fold import Fold, Interface
 
+    key = _key(pipe, settings, chosen, options)
+    attachment(pipe).engines.append(key.hash)
+    just_checked: list[Run] = []
 
-class Fold:
-    """One pipeline call of fixed settings, as a program; `outlined`, its parts stay what runs them now, engines too."""
-
-    def __init__(
-        self,
-        pipe: Any,
-        *,
-        steps: int,
-        guidance: float,
-        height: int,
-        width: int,
-        negative_prompt: str,
-        outlined: bool = False,
-    ) -> None:
-        self._pipe = pipe
-        self._outlined = outlined
-        self._just_checked: list[Run] = []
-        self._settings: dict[str, JSON] = {
-            "steps": steps,
-            "guidance": guidance,
-            "height": height,
-            "width": width,
-            "negative_prompt": negative_prompt,
-        }
-
-    def engine(self, chosen: Builder, options: EngineOptions, engines: Path) -> Run:
-        from diffopt.backends.engine_store import open_engine
-
-        key = self._key(chosen, options)
-        attachment(self._pipe).engines.append(key.hash)
-        return open_engine(
-            engines,
-            key,
-            lambda folder: self._build(chosen, options, folder),
-            lambda folder: self._just_checked.pop() if self._just_checked else chosen.load(folder, options),
-        )
-
-    def _key(self, chosen: Builder, options: EngineOptions) -> EngineKey:
-        from diffopt.backends.runtime.engine_key import engine_key
-
-        pipe, transforms = self._pipe, attachment(self._pipe).transforms
-        scheduler = {name: repr(value) for name, value in pipe.scheduler.config.items() if not name.startswith("_")}
-        applied: list[JSON] = [[name, transforms.get(name, [])] for name in COMPONENTS]
-        applied += [["scheduler", transforms["scheduler"]]] if "scheduler" in transforms else []
-        inputs: list[JSON] = [["input_ids", pipe.tokenizer.model_max_length], ["noise", pipe.unet.config.in_channels]]
-        settings: dict[str, JSON] = {
-            **options.to_json(),
-            "scheduler": [type(pipe.scheduler).__name__, scheduler],
-            **self._settings,
-        }
-        modules = [getattr(pipe, name) for name in COMPONENTS]
-        return engine_key(chosen, modules, transforms=applied, inputs=inputs, options=settings)
-
-    def _build(self, chosen: Builder, options: EngineOptions, folder: Path) -> dict[str, JSON]:
-        from diffopt.backends.numeric_check import error
-
+    def build(folder: Path) -> Mapping[str, JSON]:
         started = time.perf_counter()
-        program, expected = self.program()
+        fold = Fold(pipe, settings)
+        program, interface = fold.program()
         captured = time.perf_counter()
         facts = chosen.build_program(program, folder, options)
         built = time.perf_counter()
         run = chosen.load(folder, options)
-        largest, relative = error(run(program.inputs), (expected,))
-        if options.precision == "f32" and relative > 1e-2:
-            raise BackendError(f"the engine is off by {relative:.1%} from torch on the picture it was made with")
-        self._just_checked.append(run)  # read from the files that are now put in place
+        loaded = time.perf_counter()
+        largest, relative = fold.error_of(run, interface)
+        if not relative <= TOLERANCE.get(options.precision, COARSE):
+            raise BackendError(f"the engine is off by {relative:.1%} from torch on a picture it was not made with")
+        just_checked.append(run)  # read from the files that are now put in place
         return {
             **facts,
+            INTERFACE: interface.to_json(),
             "capture_s": round(captured - started, 3),
             "build_s": round(built - captured, 3),
-            "first_load_s": round(time.perf_counter() - built, 3),
+            "first_load_s": round(loaded - built, 3),
             "max_error": largest,
             "relative_l2_error": relative,
         }
 
-    def program(self) -> tuple[Program, torch.Tensor]:
-        """Return the call as a program, and the picture it makes of the program's example inputs."""
-        import torch
+    def load(folder: Path) -> tuple[Run, Interface]:
+        run = just_checked.pop() if just_checked else chosen.load(folder, options)
+        return run, Interface.from_json(read_manifest(folder)["facts"][INTERFACE])
 
-        from diffopt.backends.one_thread import one_thread
-        from diffopt.backends.runtime.capture import Capture
-        from diffopt.backends.runtime.leaf import Closed, Leaf
-        from diffopt.backends.runtime.recording import quiet
+    return open_engine(engines, key, build, load)
 
-        pipe, settings = self._pipe, self._settings
-        ids = pipe.tokenizer(
-            "a", padding="max_length", max_length=pipe.tokenizer.model_max_length, truncation=True, return_tensors="pt"
-        ).input_ids
-        size = [int(str(settings[axis])) // pipe.vae_scale_factor for axis in ("height", "width")]
-        shape = (1, pipe.unet.config.in_channels, *size)
-        noise = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-        text = Leaf(
-            "text_encoder",
-            Closed(pipe.text_encoder, pipe.text_encoder.forward, ("input_ids",), {}),
-            ("input_ids",),
-            (True,),
-        )
-        latent = next(iter(inspect.signature(pipe.vae.decode).parameters))  # not every autoencoder calls it `z`
-        decode = Leaf("vae", Closed(pipe.vae, pipe.vae.decode, (latent,), {"return_dict": False}), ("z",), (True,))
-        capture, decoded = Capture(), list[torch.Tensor]()
-        with torch.no_grad(), one_thread():
-            with attachment(pipe).looking():
-                negative = pipe.encode_prompt("a", "cpu", 1, True, str(settings["negative_prompt"]))[1]
-            with attachment(pipe).looking(), quiet(pipe), self._listening(capture, decode, decoded), capture:
-                inputs = [capture.input("input_ids", ids), capture.input("noise", noise)]
-                (embedded, *_) = capture.call(text, inputs[0])
-                pipe(
-                    prompt=None,
-                    negative_prompt=None,
-                    prompt_embeds=embedded,
-                    negative_prompt_embeds=negative,
-                    latents=inputs[1],
-                    num_inference_steps=settings["steps"],
-                    guidance_scale=settings["guidance"],
-                    height=settings["height"],
-                    width=settings["width"],
-                    output_type="pt",
-                )
-        (picture,) = decoded
-        return capture.program(picture), picture
 
-    @contextlib.contextmanager
-    def _listening(self, capture: Capture, decode: Leaf, decoded: list[torch.Tensor]) -> Iterator[None]:
-        """Route the denoiser's and the decoder's calls through the capture for a while."""
-        import functools
+def _key(pipe: Any, settings: Settings, chosen: Builder, options: EngineOptions) -> EngineKey:
+    from diffopt.backends.runtime.engine_key import engine_key
+    from diffopt.backends.runtime.fold import folded_parts, noise_shape
+    from diffopt.backends.runtime.prompt_reading import text_tokenizers
 
-        import torch
-
-        from diffopt.backends.runtime.leaf import Closed, Leaf, running
-
-        unet, vae = self._pipe.unet, self._pipe.vae
-        own = unet.__dict__.get("forward")
-        plan = unet.__dict__.get(PLAN)
-
-        def decode_now(z: torch.Tensor, **_: Any) -> tuple[torch.Tensor]:
-            (picture,) = capture.call(decode, z)
-            decoded.append(picture)
-            return (picture.clone(),)
-
-        names = ("sample", "timestep", "encoder_hidden_states")
-        whole = Leaf("unet", Closed(unet, unet.forward, names, {"return_dict": False}), names, (True, False, True))
-
-        def denoise_now(sample: Any, timestep: Any, encoder_hidden_states: Any, **extra: Any) -> tuple[Any]:
-            unknown = [name for name, value in extra.items() if value is not None and name != "return_dict"]
-            if unknown:
-                raise BackendError(f"the denoiser gets {unknown[0]}, which cannot be folded into one engine yet")
-            (out,) = capture.call(whole, sample, torch.as_tensor(timestep), encoder_hidden_states)
-            return (out,)
-
-        vae.__dict__["decode"] = decode_now
-        if plan is None:
-            unet.__dict__["forward"] = denoise_now
-        runs = {leaf.name: leaf.run for leaf in plan.leaves.values()} if plan else {}
-        for leaf in plan.leaves.values() if plan else ():
-            leaf.run = functools.partial(capture.call, running(leaf, leaf.run) if self._outlined else leaf)
-        try:
-            yield
-        finally:
-            del vae.__dict__["decode"]
-            for leaf in plan.leaves.values() if plan else ():
-                leaf.run = runs[leaf.name]
-            if plan is None and own is None:
-                del unet.__dict__["forward"]
-            elif plan is None:
-                unet.__dict__["forward"] = own
+    transforms = attachment(pipe).transforms
+    scheduler = {name: repr(value) for name, value in pipe.scheduler.config.items() if not name.startswith("_")}
+    parts = folded_parts(pipe)
+    applied: list[JSON] = [[name, transforms.get(name, [])] for name in parts]
+    applied += [["scheduler", transforms["scheduler"]]] if "scheduler" in transforms else []
+    inputs: list[JSON] = [[name, int(getattr(pipe, name).model_max_length)] for name in text_tokenizers(pipe)]
+    inputs.append(["noise", list(noise_shape(pipe, settings))])
+    given: dict[str, JSON] = {
+        **options.to_json(),
+        **settings.to_json(),
+        "pipeline": attachment(pipe).pipeline_class.__name__,
+        "scheduler": [type(pipe.scheduler).__name__, scheduler],
+    }
+    modules = [getattr(pipe, name) for name in parts]
+    return engine_key(chosen, modules, transforms=applied, inputs=inputs, options=given)

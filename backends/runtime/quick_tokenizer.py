@@ -3,54 +3,75 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
+from diffopt.backends.base import JSON
+
 PROBES = ("", "a", "A  red circle, left!", "naïve ½ ☃\n", "a<|endoftext|> x")
+PADDED: Mapping[str, JSON] = {"padding": "max_length", "truncation": True}
+"""How pipelines have prompts tokenized: filled or cut to one length."""
 
 
 class QuickTokenizer:
-    """Calls the Rust tokenizer beneath a `transformers` one directly, where that was seen to give the same ids."""
+    """Calls the Rust tokenizer beneath a `transformers` one directly, where that was seen to give the same.
 
-    def __init__(self, tokenizer: Any) -> None:
+    settings: arguments of the pipeline's own call of the tokenizer, which pads to its `max_length`.
+    """
+
+    def __init__(self, tokenizer: Any, settings: Mapping[str, JSON] = PADDED) -> None:
         self._tokenizer = tokenizer
-        self._length = tokenizer.model_max_length
+        self._settings = dict(settings)
+        given = settings.get("max_length")
+        self._length = given if isinstance(given, int) else int(tokenizer.model_max_length)
+        self._settings["max_length"] = self._length
+        self._special = settings.get("add_special_tokens") is not False
         self._pad = tokenizer.pad_token_id
         self._core = _core(tokenizer)
         if self._core is not None and not self._agrees():
             self._core = None
 
     def __call__(self, prompts: list[str]) -> torch.Tensor:
-        """Return token ids, int64, prompts × the tokenizer's length. Prompts that are too long are cut, with a warning."""
+        """Return token ids, int64, prompts × the length. Prompts that are too long are cut, with a warning."""
+        return self.fields(prompts)["input_ids"]
+
+    def fields(self, prompts: list[str]) -> Mapping[str, torch.Tensor]:
+        """Return token ids and, where the tokenizer makes it, which of them are no padding; both int64."""
         if self._core is None:
             return self._slow(prompts)
         rows = [self._row(prompt) for prompt in prompts]
-        return self._slow(prompts) if None in rows else torch.tensor(rows)
+        if any(row is None for row in rows):
+            return self._slow(prompts)
+        ids = [row + [self._pad] * (self._length - len(row)) for row in rows if row is not None]
+        used = [[1] * len(row) + [0] * (self._length - len(row)) for row in rows if row is not None]
+        return {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(used)}
 
     def _row(self, prompt: str) -> list[int] | None:
         """Return one prompt's ids, or None if it is too long."""
-        ids: list[int] = self._core.encode(prompt).ids
-        return None if len(ids) > self._length else ids + [self._pad] * (self._length - len(ids))
+        ids: list[int] = self._core.encode(prompt, add_special_tokens=self._special).ids
+        return None if len(ids) > self._length else ids
 
-    def _slow(self, prompts: list[str]) -> torch.Tensor:
-        ids = self._padded(prompts)
+    def _slow(self, prompts: list[str]) -> Mapping[str, torch.Tensor]:
+        found = self._padded(prompts)
         longest = self._tokenizer(prompts, padding="longest", return_tensors="pt").input_ids
-        if longest.shape[-1] > ids.shape[-1]:
+        if longest.shape[-1] > found["input_ids"].shape[-1]:
             removed = self._tokenizer.batch_decode(longest[:, self._length - 1 : -1])
             message = "the prompt was cut after %d tokens; removed: %s"
             logging.getLogger("diffopt").warning(message, self._length, removed)
-        return ids
+        return found
 
-    def _padded(self, prompts: list[str]) -> torch.Tensor:
-        ids: torch.Tensor = self._tokenizer(
-            prompts, padding="max_length", max_length=self._length, truncation=True, return_tensors="pt"
-        ).input_ids
-        return ids
+    def _padded(self, prompts: list[str]) -> Mapping[str, torch.Tensor]:
+        return {**self._tokenizer(prompts, **{**self._settings, "return_tensors": "pt"})}
 
     def _agrees(self) -> bool:
-        rows = {probe: self._row(probe) for probe in PROBES}
-        return all(self._padded([probe]).tolist() == [row] for probe, row in rows.items() if row is not None)
+        for probe in PROBES:
+            if self._row(probe) is not None:
+                mine, theirs = self.fields([probe]), self._padded([probe])
+                if any(not torch.equal(value, mine[name]) for name, value in theirs.items() if name in mine):
+                    return False
+        return True
 
 
 def _core(tokenizer: Any) -> Any:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from diffopt.backends.base import BackendError, Tensors
+from diffopt.backends.component_call import ComponentCall, asks_for_fields, take_apart
 from diffopt.backends.runtime.attachment import Attachment, attachment
-
-IGNORED = ("return_dict", "generator")
-"""Arguments that change nothing about the tensors a component returns."""
 
 
 class _Seen(Exception):
@@ -31,21 +29,19 @@ class Matched:
 
 @dataclass(frozen=True)
 class Envelope:
-    """The calls an engine can take: which arguments are tensors, of which type and size, and what the others are."""
+    """The calls an engine can take: like one that was recorded in all but what its tensors hold, and their batch."""
 
     signature: inspect.Signature
-    names: tuple[str, ...]
-    examples: Tensors
-    batched: tuple[bool, ...]
-    fixed: dict[str, Any]
+    call: ComponentCall
 
     def match(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Matched | str:
         """Return the tensors of a call in the engine's order, or why the engine cannot take it."""
-        given = _arguments(self.signature, args, kwargs)
-        tensors: list[torch.Tensor] = []
-        for name, example, batched in zip(self.names, self.examples, self.batched, strict=True):
-            value = given.pop(name, None)
-            if not isinstance(value, torch.Tensor):
+        given = take_apart(self.signature, args, kwargs)
+        found = dict(zip(given.names, given.examples, strict=True))
+        own, tensors = self.call, list[torch.Tensor]()
+        for name, example, batched in zip(own.names, own.examples, own.batched, strict=True):
+            value = found.pop(name, None)
+            if value is None:
                 return f"{name} is no tensor"
             start = 1 if batched else 0
             if value.shape[start:] != example.shape[start:] or value.ndim != example.ndim:
@@ -53,25 +49,10 @@ class Envelope:
             if value.dtype != example.dtype or value.device != example.device:
                 return f"{name} is {value.dtype} on {value.device}, the engine takes {example.dtype}"
             tensors.append(value)
-        for name, value in given.items():
-            if name not in IGNORED and not _same(self.fixed.get(name), value):
+        for name in [*found, *own.fixed, *given.fixed]:
+            if name in found or not _same(own.fixed.get(name), given.fixed.get(name)):
                 return f"{name} is not what the engine was made for"
-        return Matched(tuple(tensors), return_dict=given.get("return_dict") is not False)
-
-
-def envelope(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Envelope:
-    """Return the envelope of calls like this one. Raises BackendError if a tensor hides in a nested argument."""
-    signature = inspect.signature(function)
-    given = _arguments(signature, args, kwargs)
-    names = tuple(name for name, value in given.items() if isinstance(value, torch.Tensor))
-    fixed = {name: value for name, value in given.items() if name not in names and name not in IGNORED}
-    for name, value in fixed.items():
-        if any(isinstance(leaf, torch.Tensor) for leaf in torch.utils._pytree.tree_leaves(value)):
-            raise BackendError(f"{name} holds nested tensors, which an engine cannot take yet")
-    examples = tuple(given[name].detach().clone() for name in names)
-    batch = examples[0].shape[0] if examples and examples[0].ndim else None
-    batched = tuple(value.ndim > 0 and value.shape[0] == batch for value in examples)
-    return Envelope(signature, names, examples, batched, fixed)
+        return Matched(tuple(tensors), return_dict=asks_for_fields(self.signature, args, kwargs))
 
 
 def record(
@@ -90,12 +71,24 @@ def record(
             stack.enter_context(_watch(getattr(pipe, name), method, name, seen, len(watched)))
         stack.enter_context(quiet(pipe))
         stack.enter_context(state.looking())
-        with contextlib.suppress(_Seen):
+        with contextlib.suppress(_Seen), refusing(state, arguments):
             pipe(**arguments, generator=torch.Generator().manual_seed(0))
     missing = [name for name in watched if name not in seen]
     if missing:
         raise BackendError(f"a call of {type(pipe).__name__} does not use {missing[0]}")
     return seen
+
+
+@contextlib.contextmanager
+def refusing(state: Attachment, arguments: Mapping[str, Any]) -> Iterator[None]:
+    """Say in one line what a pipeline has against a call that diffopt makes of it."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        given = ", ".join(
+            f"{name}={value!r}" for name, value in arguments.items() if isinstance(value, int | float | str)
+        )
+        raise BackendError(f"{state.pipeline_class.__name__}({given}) fails: {error}") from error
 
 
 @contextlib.contextmanager
@@ -141,11 +134,3 @@ def _watch(component: Any, method: str, name: str, seen: dict[str, Any], enough:
 def _same(one: Any, other: Any) -> bool:
     plain = (bool, int, float, str, type(None))
     return one is other or (isinstance(one, plain) and isinstance(other, plain) and one == other)
-
-
-def _arguments(signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    given = dict(signature.bind(*args, **kwargs).arguments)
-    for parameter in signature.parameters.values():
-        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
-            given.update(given.pop(parameter.name, {}))
-    return given

@@ -162,12 +162,9 @@ class StepPlan:
             return self._original(*args, **kwargs)
         turn, self._turn = self._turn, self._turn + 1
         out = self._run(turn, read)
-        if kwargs.get("return_dict", True) is False:
-            return (out,)
-        from diffusers.models.modeling_outputs import Transformer2DModelOutput
-        from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
+        from diffopt.backends.runtime.denoiser_call import denoiser_result
 
-        return UNet2DConditionOutput(sample=out) if self._is_unet else Transformer2DModelOutput(sample=out)
+        return denoiser_result(next(iter(self.leaves.values())).module.denoiser, out, kwargs)
 
     def settle(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensors | str:
         """Return the tensors of a call of the denoiser, and let the leaves take such calls; or what they do not know.

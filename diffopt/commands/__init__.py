@@ -19,7 +19,9 @@ from typing import Any, Protocol, cast
 
 from diffopt.ir.errors import DiffoptError
 
-SOURCE = "a .py script, a model directory, IR text (.mlir), or demo:shapes"
+BUILTIN_NAMES = "demo:shapes, demo:shapes-flow, demo:shapes-pixart or demo:shapes-xl"
+"""The built-in models, in words; written out, since asking for them takes longer than printing help should."""
+SOURCE = f"a .py script, a model directory, IR text (.mlir), or a built-in model: {BUILTIN_NAMES}"
 
 
 class Command(Protocol):

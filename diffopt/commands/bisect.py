@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 
 from diffopt.commands import add_json, print_json
@@ -27,9 +28,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command; 1 where nothing is at fault."""
+    from diffopt.artifact import Artifact
+    from diffopt.ir.errors import DiffoptError
+
+    for name, value in (("--floor", options.floor), ("--least-speedup", options.least_speedup)):
+        if value is not None and not math.isfinite(value):
+            raise DiffoptError(f"{value} is no finite number", where=name)
+    Artifact.open(options.artifact)  # before the libraries are imported, which takes seconds
     from diffopt.bisection import fault_lines, find_fault, write_reproducer
     from diffopt.display import Display, print_lines
-    from diffopt.ir.errors import DiffoptError
     from diffopt.passes.pipeline import Trace
     from diffopt.remeasure import bench_of
 

@@ -20,6 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
+    from diffopt.artifact import Artifact
+
+    Artifact.open(options.artifact)  # before the libraries are imported, which takes seconds
     from diffopt.display import Display, print_lines
     from diffopt.effects import Effects, effects_lines, effects_of_artifact
     from diffopt.explain import explain, explanation_lines

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from diffopt.commands import add_json, add_set, print_json, settings_of, size_of
+from diffopt.commands import BUILTIN_NAMES, add_json, add_set, print_json, settings_of, size_of
 from diffopt.ir.errors import DiffoptError
 
 TEXT = "race two pipelines against each other: interleaved pairs, fresh seeds, images compared"
@@ -12,7 +12,7 @@ TEXT = "race two pipelines against each other: interleaved pairs, fresh seeds, i
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    side = "a script, model directory, artifact, demo:shapes, or a .py file that defines load()"
+    side = f"a script, model directory, artifact, a .py file that defines load(), {BUILTIN_NAMES}"
     parser.add_argument("a", metavar="A", help=side)
     parser.add_argument("b", metavar="B", help="likewise; the ratio is A's time divided by B's")
     parser.add_argument("--prompts", metavar="FILE", help="one prompt a line")

@@ -43,7 +43,7 @@ def _save_video(frames: Any, out: Path) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
-    from diffopt.artifact import load
+    from diffopt.artifact import Artifact, load
 
     out = Path(options.out)
     if out.suffix and out.suffix.lower() not in IMAGE_SUFFIXES:
@@ -52,6 +52,7 @@ def run(options: argparse.Namespace) -> int:
         raise DiffoptError("the prompt is empty", where="--prompt")
     if not out.resolve().parent.is_dir():
         raise DiffoptError("no such folder", where=str(out.parent), hint="make it, or give another -o")
+    Artifact.open(options.artifact)  # before the libraries are imported, which takes seconds
     with quiet_libraries():
         import torch
 

@@ -16,7 +16,7 @@ TEXT = "list the runs of a store, and carry measurements from one to another"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("action", choices=("list", "export", "import", "merge"))
-    parser.add_argument("store", metavar="STORE", help="OUT.run/store.sqlite, or another")
+    parser.add_argument("store", metavar="STORE", help="OUT.run, or the file of a store")
     parser.add_argument("files", metavar="FILE", nargs="*", help="documents to import, or stores to merge in")
     parser.add_argument("--run", dest="only", metavar="NAME", help="of export: this run alone")
     parser.add_argument("-o", "--out", help="of export: the document (default: standard output)")
@@ -30,7 +30,7 @@ def run(options: argparse.Namespace) -> int:
     from diffopt.search.store import Store
     from diffopt.search.store_schema import check_store
 
-    place = Path(options.store)
+    place = _file(options.store)
     if options.action in ("list", "export") or os.path.lexists(place):
         check_store(place)
     if options.out is not None and os.path.lexists(options.out):
@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
             f"nothing to {options.action}", where="FILE", hint=f"diffopt store {options.action} STORE FILE"
         )
     for file in options.files if options.action == "merge" else ():
-        check_store(Path(file))
+        check_store(_file(file))
     with Store(place) as store:
         if options.action == "list":
             return _list(store, as_json=options.json)
@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
         added = []
         for file in options.files:
             if options.action == "merge":
-                with Store(file) as other:
+                with Store(_file(file)) as other:
                     data = exported(other)
             else:
                 data = _document(Path(file))
@@ -68,6 +68,14 @@ def run(options: argparse.Namespace) -> int:
                 f"{row['file']}: {row['runs']} runs and {row['trials']} trials added, {row['known']} known already\n"
             )
     return 0
+
+
+def _file(given: str) -> Path:
+    """Return a store's file; the folder of a run stands for the store in it."""
+    from diffopt.session import STORE
+
+    place = Path(given)
+    return place / STORE if (place / STORE).is_file() else place
 
 
 def _list(store: object, *, as_json: bool) -> int:

@@ -18,6 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
+    from diffopt.artifact import Artifact
+
+    Artifact.open(options.artifact)  # before the libraries are imported, which takes seconds
     from diffopt.api import verify
     from diffopt.display import Display, describe, print_lines
 

@@ -10,8 +10,9 @@ from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
 
 from diffopt.ir.description import JSON
-from diffopt.ir.dialect import EncodeOp, components, denoiser_of, only_plain
+from diffopt.ir.dialect import components, denoiser_of, only_plain
 from diffopt.passes.base import DiffusionPass, Example, Family, Refusal, Tier, missing_package
+from diffopt.passes.folding import text_encoders, why_not_folded
 
 Scope = Literal["denoiser", "components", "pipeline", "text_encoder", "vae"]
 SEARCHED: tuple[Scope, ...] = ("denoiser", "components", "pipeline")
@@ -24,16 +25,16 @@ PACKAGES = {"openvino": "openvino", "onnxruntime": "onnxruntime", "aotinductor":
 class Export(DiffusionPass):
     """Turn components, or the whole pipeline, into inference engines.
 
-    What it does: `scope=denoiser` and `scope=components` replace the denoiser, or text encoder, denoiser and VAE, by
-    engines; `scope=text_encoder` and `scope=vae` replace one of these, so that each component may have a backend and a
+    What it does: `scope=denoiser` and `scope=components` replace the denoiser, or text encoders, denoiser and VAE, by
+    engines; `scope=text_encoder` and `scope=vae` replace these alone, so that each component may have a backend and a
     precision of its own; `scope=pipeline` makes one engine of everything between token ids and image, with the denoise loop
     unrolled, the schedule folded into constants, and guidance window and cache schedule resolved.
     When it helps: nearly always on a CPU; the whole-pipeline engine most at few steps, where Python costs as much as
     the network. `backend=aotinductor` needs a C++ compiler and about a minute a component once; its engines load without
     either, and no search proposes it.
-    Refuses when: an engine is there already, the package is missing, the backend has not that precision, engines
-    are not made of such a denoiser yet, the pipeline has no such part, or more than one text encoder is to become
-    an engine.
+    Refuses when: an engine is there already, the package is missing, the backend has not that precision, the pipeline has no
+    such part, or, for `scope=pipeline`, its class is not one of those whose calls were seen to become one program. What a
+    backend cannot convert (`docs/coverage.md`) fails when the engine is built.
     What it costs: tier exact in f32, near in bf16.
     References: OpenVINO, ONNX Runtime and AOTInductor documentation.
     """
@@ -75,18 +76,11 @@ class Export(DiffusionPass):
         """Return why engines of this scope are not made of such a pipeline yet; empty where they are."""
         if why := only_plain(module):
             return f"{why}: engines of that are not made yet"
-        denoiser, named = denoiser_of(module), components(module)
-        if not denoiser.class_name.data.endswith(".UNet2DConditionModel"):
-            return f"{denoiser.class_name.data} is no UNet2DConditionModel: engines of it are not made yet"
-        missing = [part for part in ("text_encoder", "vae") if part not in named]
-        if self.scope != "denoiser" and missing:
-            return f"there is no {missing[0]} to make an engine of"
-        if self.scope in ("components", "text_encoder") and "text_encoder_2" in named:
-            return "its text encoders hand out all their hidden states: engines of such are not made yet"
-        encoders = {op.component for op in module.walk() if isinstance(op, EncodeOp)}
-        if self.scope == "pipeline" and len(encoders) > 1:
-            return "there are several text encoders: they cannot become one engine yet"
-        return ""
+        if self.scope in ("components", "text_encoder") and not text_encoders(module):
+            return "there is no text encoder to make an engine of"
+        if self.scope != "denoiser" and "vae" not in components(module):
+            return "there is no vae to make an engine of"
+        return why_not_folded(module) if self.scope == "pipeline" else ""
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         arguments: dict[str, JSON] = {"backend": self.backend, "precision": self.precision}
@@ -95,7 +89,7 @@ class Export(DiffusionPass):
             named["pipeline"].add_transform("export", arguments, self.name)
             return
         denoiser = denoiser_of(op).sym_name.data
-        own = {"denoiser": (denoiser,), "text_encoder": ("text_encoder",), "vae": ("vae",)}
-        parts = own.get(self.scope, ("text_encoder", denoiser, "vae"))
-        for part in parts:
+        encoders = text_encoders(op)
+        own = {"denoiser": [denoiser], "text_encoder": encoders, "vae": ["vae"]}
+        for part in own.get(self.scope, [*encoders, denoiser, "vae"]):
             named[part].add_transform("export", arguments, self.name)

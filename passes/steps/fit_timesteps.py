@@ -48,9 +48,7 @@ class FitTimesteps(DiffusionPass):
     solver: Literal["dpmsolver++", "euler"] = "dpmsolver++"
 
     def check_options(self) -> None:
-        chosen = _whole_numbers(self.timesteps)
-        falls = bool(chosen) and all(later < earlier for earlier, later in pairwise(chosen)) and chosen[-1] >= 0
-        self.require(falls and chosen[0] <= 1000, "timesteps", "falling whole numbers from 1000 to 0, parted by commas")
+        self.require(falling(self.timesteps), "timesteps", FALLING)
 
     @classmethod
     def space(cls, module: ModuleOp) -> Iterator[Self]:
@@ -92,6 +90,16 @@ def stretched(timesteps: tuple[int, ...], count: int) -> tuple[int, ...]:
         low = min(int(place), last - 1)
         found.append(round(timesteps[low] + (place - low) * (timesteps[low + 1] - timesteps[low])))
     return tuple(found)
+
+
+FALLING = "falling whole numbers from 1000 to 0, parted by commas"
+
+
+def falling(text: str) -> bool:
+    """Tell whether a text is timesteps: falling whole numbers from 1000 to 0, parted by commas."""
+    chosen = _whole_numbers(text)
+    falls = bool(chosen) and all(later < earlier for earlier, later in pairwise(chosen))
+    return falls and chosen[-1] >= 0 and chosen[0] <= 1000
 
 
 def _whole_numbers(text: str) -> tuple[int, ...]:

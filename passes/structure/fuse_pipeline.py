@@ -10,8 +10,9 @@ from typing import Self
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
 
-from diffopt.ir.dialect import components, denoiser_of, only_plain
+from diffopt.ir.dialect import components
 from diffopt.passes.base import DiffusionPass, Example, Family, Refusal, Tier
+from diffopt.passes.folding import why_not_folded
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,8 @@ class FusePipeline(DiffusionPass):
     The pipeline's own Python runs no more.
     When it helps: where that Python costs as much as the network: small networks, few steps, engines. It is what export of
     the whole pipeline hands to its engine, which also inlines every call.
-    Refuses when: the pipeline is no plain Stable Diffusion in float32, or its parts are compiled, cast, offloaded
-    or remembered.
+    Refuses when: the pipeline is of another class than those whose calls were seen to become one program, or not in float32,
+    or its parts are compiled, cast, offloaded or remembered.
     What it costs: tier exact to the last bits; one run at loading; for one number of steps, one guidance and one size, all
     else runs as before.
     References: function outlining and inlining, as in any compiler; torch.fx.
@@ -37,7 +38,8 @@ class FusePipeline(DiffusionPass):
     examples = (
         Example("fuse-pipeline", expect='diffusion.transform "fuse_pipeline"'),
         Example("export{scope=pipeline},fuse-pipeline", refusal="export"),
-        Example("fuse-pipeline", refusal="only of a plain StableDiffusionPipeline", model="transformer"),
+        Example("fuse-pipeline", expect='diffusion.transform "fuse_pipeline"', model="transformer"),
+        Example("fuse-pipeline", refusal="not of FluxPipeline yet", model="flux"),
     )
     one_of = "whole-pipeline"
     after = ("family:quantization", "family:lossless", "family:vae", "family:compilation")
@@ -61,13 +63,9 @@ class FusePipeline(DiffusionPass):
         yield cls()
 
     def refuse(self, module: ModuleOp) -> Refusal | None:
-        pipeline, denoiser = components(module)["pipeline"], denoiser_of(module)
-        if pipeline.class_name.data != "diffusers.StableDiffusionPipeline" or only_plain(module):
-            return Refusal(
-                "one function is made only of a plain StableDiffusionPipeline yet", "@pipeline", "wrong-kind"
-            )
-        if not denoiser.class_name.data.endswith(".UNet2DConditionModel"):
-            return Refusal(f"{denoiser.class_name.data} is no UNet2DConditionModel", "@unet", "wrong-kind")
+        pipeline = components(module)["pipeline"]
+        if why := why_not_folded(module):
+            return Refusal(why, "@pipeline", "wrong-kind")
         if pipeline.values.get("dtype") != "float32":
             return Refusal("the function is made of float32 weights alone", "@pipeline", "dtype")
         done = [t.transform.data for t in pipeline.transforms if t.transform.data in ("export", "fuse_pipeline")]

@@ -71,11 +71,13 @@ class UnrollSteps(DiffusionPass):
             raise DiffoptError(found, where=self.name, hint="leave unroll-steps out")
         times, weights = found
         for loop in loops(op):
-            _unroll(loop, times, weights)
+            unroll_loop(loop, times, weights, self.name)
 
 
-def _unroll(loop: DenoiseOp, times: tuple[float, ...], weights: tuple[tuple[float, ...], ...]) -> None:
-    """Put single steps in the place of a loop."""
+def unroll_loop(
+    loop: DenoiseOp, times: tuple[float, ...], weights: tuple[tuple[float, ...], ...], origin_of: str
+) -> None:
+    """Put single steps in the place of a loop, each with its timestep and weights, as the work of the pass of this name."""
     block = loop.parent_block()
     if block is None:
         raise ValueError("a denoise loop stands in a function")
@@ -89,7 +91,7 @@ def _unroll(loop: DenoiseOp, times: tuple[float, ...], weights: tuple[tuple[floa
         step.set_timestep(times[index])
         for advance in step.steps:
             advance.set_constants(weights[index])
-        step.attributes["origin"] = to_attribute(", ".join([*names, UnrollSteps.name]))
+        step.attributes["origin"] = to_attribute(", ".join([*names, origin_of]))
         block.insert_op_before(step, loop)
         latent = step.result
     loop.result.replace_all_uses_with(latent)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -57,6 +58,24 @@ def test_engines_that_are_there_are_kept_and_others_replaced_only_when_asked(tmp
         export(tmp_path, other)
     assert export(tmp_path, other, replace=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == [MANIFEST, "scale"]
+
+
+def test_components_that_were_exported_before_stay_in_the_manifest(tmp_path: Path) -> None:
+    from diffopt.backends.onnxruntime import OnnxRuntimeBuilder
+
+    export(tmp_path)
+    again = dataclasses.replace(PART, name="again")
+    export_parts(
+        [again], OnnxRuntimeBuilder(), EngineOptions(), tmp_path, key_of=lambda part: KEY, about={"source": "test"},
+        replace=False, say=lambda name: None,
+    )  # fmt: skip
+    rows = json.loads((tmp_path / MANIFEST).read_text())["components"]
+    assert [(row["name"], row.get("backend")) for row in rows] == [("scale", "openvino"), ("again", None)]
+    found = load_exported(tmp_path)
+    inputs = (torch.ones(3, 4),)
+    assert torch.equal(found["scale"](inputs)[0], found["again"](inputs)[0])
+    export(tmp_path)  # what is exported again takes its old place
+    assert [row["name"] for row in json.loads((tmp_path / MANIFEST).read_text())["components"]] == ["scale", "again"]
 
 
 def test_a_damaged_engine_is_not_served(tmp_path: Path) -> None:

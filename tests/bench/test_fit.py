@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from xdsl.dialects.builtin import ModuleOp
 
 from diffopt.bench.fit import fit, main
@@ -45,6 +46,26 @@ def test_what_has_no_transformer_blocks_gets_one_clear_line(capsys: pytest.Captu
     with pytest.raises(SystemExit, match="2"):
         main(["magcache", "demo:shapes", "--passes", "reduce-steps{steps=2}"])
     assert "UNet2DConditionModel holds no transformer blocks" in capsys.readouterr().err
+
+
+def test_a_fitted_solver_lands_nearer_than_a_textbooks(tiny_directory: Path) -> None:
+    from diffopt.bench.fit import load_emitted
+    from diffopt.ir.description import build_module
+    from diffopt.ir.source_directory import describe_directory
+
+    module = build_module(describe_directory(tiny_directory))
+    fitted = fit("solver", str(tiny_directory), steps=3)
+
+    def latents(trace: str) -> torch.Tensor:
+        made = run(Trace.parse(trace), module) if trace else module
+        assert isinstance(made, ModuleOp)
+        generator = torch.Generator().manual_seed(7)
+        found: torch.Tensor = load_emitted(made)("a red", generator=generator, output_type="latent").images
+        return found
+
+    plain = latents("")
+    missed = {trace: (latents(trace) - plain).norm() for trace in (fitted, "reduce-steps{steps=3}")}
+    assert missed[fitted] < 0.7 * missed["reduce-steps{steps=3}"]
 
 
 @pytest.mark.slow

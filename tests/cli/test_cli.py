@@ -151,6 +151,28 @@ def test_a_missing_or_broken_artifact_is_one_line(capsys: pytest.CaptureFixture[
     assert "format 99" in refused(capsys, "run", str(tmp_path), "--prompt", "x")
 
 
+@pytest.mark.parametrize("command", [("explain",), ("run", "--prompt", "x"), ("verify",), ("bisect",)])
+def test_a_missing_artifact_is_said_before_the_libraries_are_imported(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    for library in ("torch", "diffusers", "transformers", "numpy"):
+        monkeypatch.setitem(sys.modules, library, None)
+    assert "no such artifact" in refused(capsys, command[0], str(tmp_path / "none"), *command[1:])
+
+
+@pytest.mark.parametrize("option", ["--floor", "--least-speedup"])
+def test_a_bound_of_bisect_is_a_number(capsys: pytest.CaptureFixture[str], option: str) -> None:
+    assert f"{option}: nan is no finite number" in refused(capsys, "bisect", "art", option, "nan")
+
+
+def test_help_names_every_model_that_ships() -> None:
+    from diffopt.bench.models import shipped
+    from diffopt.commands import SOURCE
+
+    named = SOURCE.replace(",", "").split()
+    assert [word for word in named if word.startswith("demo:")] == list(shipped())
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     place = tmp_path / "disk"

@@ -76,7 +76,10 @@ def test_a_module_as_lifted_needs_no_statement(standard_module: ModuleOp) -> Non
         ),
         ("quantize", ['quantize(pipe, "unet", scheme="int8-weights")']),
         ("compile", ['compile_component(pipe, "unet", mode="default")']),
-        ("export{scope=denoiser}", ['export(pipe, "unet", backend="openvino", precision="f32", engines=engines)']),
+        (
+            "export{scope=denoiser}",
+            ['export(pipe, "unet", backend="openvino", precision="f32", engines=engines, height=64, width=64)'],
+        ),
         (
             "export{scope=pipeline},reduce-steps{steps=4 solver=own}",
             [

@@ -15,7 +15,6 @@ from diffopt.bench import models
 from diffopt.ir.description import build_module
 from diffopt.ir.emit_pipeline import emit_pipeline
 from diffopt.ir.identity import context
-from diffopt.ir.source_directory import describe_directory
 from diffopt.passes.base import DiffusionPass, Refusal, Tier, registry
 from diffopt.passes.pipeline import Trace, run
 
@@ -96,8 +95,7 @@ def _distance(one: torch.Tensor, other: torch.Tensor) -> float:
 
 def _load(found: type[DiffusionPass] | None, model: str, folder: Path) -> Any:
     builtin: Any = models.builtin(model)
-    described = describe_directory(builtin.directory, steps=STEPS, guidance=builtin.guidance, name="builtin")
-    module = build_module(described)
+    module = build_module(models.describe(builtin, steps=STEPS))
     trace = Trace() if found is None else Trace((_asked(found, module),))
     changed = run(trace, module)
     if isinstance(changed, Refusal):

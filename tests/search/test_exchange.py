@@ -64,6 +64,17 @@ def test_a_broken_document_is_one_line() -> None:
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize("ratio", ["fast", None, True, 0.0, float("nan")])
+def test_a_ratio_that_is_no_number_is_one_line(outcome: Callable[..., Measured], ratio: object) -> None:
+    with filled(MEMORY, outcome, "ab") as one, Store(MEMORY) as other:
+        document = json.loads(json.dumps(exported(one)))
+        document["runs"][0]["trials"][1]["outcome"]["latency"]["ratio"] = ratio
+        with pytest.raises(DiffoptError, match=r"a broken document \(ValueError: latency.ratio is") as said:
+            imported(other, document, where="runs.json")
+        assert "\n" not in str(said.value)
+        assert other.runs() == {}
+
+
 def test_a_run_that_is_not_there_is_named(outcome: Callable[..., Measured]) -> None:
     with filled(MEMORY, outcome, "a") as store, pytest.raises(DiffoptError, match="there is search"):
         exported(store, run="other")

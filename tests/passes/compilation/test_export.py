@@ -34,12 +34,27 @@ def test_no_part_is_exported_twice(standard_module: ModuleOp, first: str, second
     assert result.rule in ("one-of", "one-engine")
 
 
-def test_refuses_text_encoders_that_hand_out_hidden_states() -> None:
-    module = lift("demo:shapes-xl").module
-    refused = Export().refuse(module)
+@pytest.mark.parametrize(
+    ("source", "parts"),
+    [
+        ("demo:shapes-xl", ["text_encoder", "text_encoder_2", "unet", "vae"]),
+        ("demo:shapes-pixart", ["text_encoder", "transformer", "vae"]),
+        ("demo:shapes-flow", ["text_encoder", "text_encoder_2", "transformer", "vae"]),
+    ],
+)
+def test_other_classes_are_exported_by_parts_and_whole(source: str, parts: list[str]) -> None:
+    module = lift(source).module
+    for scope, expected in (("components", parts), ("denoiser", parts[-2:-1]), ("pipeline", ["pipeline"])):
+        made = applied(Trace.parse(f"export{{scope={scope}}}"), module)
+        assert [name for name, part in components(made).items() if part.transforms] == sorted(
+            expected, key=list(components(made)).index
+        )
+
+
+def test_a_call_that_was_not_seen_as_one_program_is_refused(modules: dict[str, ModuleOp]) -> None:
+    refused = Export(scope="pipeline").refuse(modules["flux"])
     assert refused is not None
-    assert "hidden states" in refused.reason
-    assert Export(scope="vae").refuse(module) is None
+    assert "guidance is distilled" in refused.reason or "not of FluxPipeline yet" in refused.reason
 
 
 def test_refuses_a_precision_that_the_backend_lacks(standard_module: ModuleOp) -> None:

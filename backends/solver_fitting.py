@@ -1,0 +1,132 @@
+"""Fit a solver of few steps to a model: weights by least squares on its own trajectories, timesteps by descent."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from diffopt.backends.base import BackendError
+from diffopt.backends.fitting import own_timestep
+
+Run = Callable[[], object]
+RIDGE = 1e-9
+"""Added to the squares' diagonal, relative to it: two latents in a row are nearly alike."""
+STRIDES = (5, 2, 1)
+"""By how many of the traced steps a timestep is moved, in turn."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A solver: timesteps as one gives them to the scheduler, a row of weights a step, and how far the last latent is off.
+
+    error: relative L2, the median over the pictures of the run.
+    """
+
+    timesteps: tuple[int, ...]
+    weights: tuple[tuple[float, ...], ...]
+    error: float
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """What a run of many steps went through: its timesteps, and the latents before each step and after the last."""
+
+    timesteps: tuple[float, ...]
+    latents: tuple[torch.Tensor, ...]
+
+
+def trace_trajectory(pipe: Any, run: Run) -> Trajectory:
+    """Return the trajectory of one request. Raises BackendError if the scheduler rescales its latents."""
+    if any(name in type(pipe.scheduler).__name__ for name in ("EulerDiscrete", "EulerAncestral", "Heun")) and not (
+        "FlowMatch" in type(pipe.scheduler).__name__
+    ):
+        raise BackendError("trace a run of DDIM or DPM-Solver, whose latents are not rescaled")
+    times, latents = list[float](), list[torch.Tensor]()
+    original = pipe.scheduler.step
+
+    def step(output: torch.Tensor, timestep: Any, sample: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        found = original(output, timestep, sample, *args, **kwargs)
+        times.append(float(timestep))
+        latents[-1:] = [sample.detach().float(), (found[0] if isinstance(found, tuple) else found.prev_sample).detach()]
+        return found
+
+    with _replaced(pipe.scheduler, {"step": step}), torch.no_grad():
+        run()
+    return Trajectory(tuple(times), tuple(latents))
+
+
+def fit_weights(pipe: Any, run: Run, traced: Trajectory, places: Sequence[int], reach: int = 3) -> Fitted:
+    """Return the best weights for steps at these places of a trajectory, fitted one step after the other.
+
+    pipe: its scheduler takes timesteps (of a flow, sigmas) of one's own. run: a request of it, of the traced prompts and seeds.
+    Each step is fitted on the latents that the steps before it lead to, so that it also mends what they missed.
+    """
+    scheduler = pipe.scheduler
+    chosen = tuple(own_timestep(scheduler, traced.timesteps[place]) for place in places)
+    flow = "FlowMatch" in type(scheduler).__name__
+    total = float(scheduler.config.get("num_train_timesteps", 1000))
+    values = {"sigmas": [step / total for step in chosen]} if flow else {"timesteps": list(chosen)}
+    set_timesteps, past, rows = scheduler.set_timesteps, list[torch.Tensor](), list[tuple[float, ...]]()
+    last = list[torch.Tensor]()
+
+    def set_chosen(num_inference_steps: Any = None, device: Any = None, **_: Any) -> None:
+        set_timesteps(device=device, **values)
+
+    def step(output: torch.Tensor, timestep: Any, sample: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        past[:0] = [sample.float(), output.float()]
+        del past[2 * reach :]
+        index = len(rows) + 1
+        target = traced.latents[places[index] if index < len(places) else -1]
+        columns = torch.stack([value.flatten().double() for value in past], dim=1)
+        squares, right = columns.T @ columns, columns.T @ target.flatten().double()
+        row = torch.linalg.solve(squares + RIDGE * torch.diag(squares.diagonal()), right)
+        rows.append(tuple(float(f"{weight:.9g}") for weight in row))
+        found = sum(weight * value for weight, value in zip(rows[-1], past, strict=True))
+        last[:] = [torch.as_tensor(found).to(sample.dtype)]
+        return (last[0],)
+
+    with _replaced(scheduler, {"set_timesteps": set_chosen, "step": step}), torch.no_grad():
+        run()
+    missed = (last[0].float() - traced.latents[-1]).flatten(1).norm(dim=1) / traced.latents[-1].flatten(1).norm(dim=1)
+    return Fitted(chosen, tuple(rows), float(missed.median()))
+
+
+def fit_solver(pipe: Any, run: Run, traced: Trajectory, count: int) -> Fitted:
+    """Return the weights and timesteps of `count` steps that come nearest to where a trajectory ends.
+
+    Raises BackendError if the trajectory has no more steps than that.
+    """
+    steps = len(traced.timesteps)
+    if count >= steps:
+        raise BackendError(f"the traced run has {steps} steps, and {count} are to be fewer")
+    places = [round(index * steps / count) for index in range(count)]
+    best = fit_weights(pipe, run, traced, places)
+    for stride in STRIDES:
+        moved = True
+        while moved:
+            moved = False
+            for index in range(1, count):
+                for change in (-stride, stride):
+                    tried = [*places[:index], places[index] + change, *places[index + 1 :]]
+                    if tried != sorted(set(tried)) or tried[-1] >= steps:
+                        continue
+                    found = fit_weights(pipe, run, traced, tried)
+                    if found.error < best.error:
+                        best, places, moved = found, tried, True
+    return best
+
+
+@contextlib.contextmanager
+def _replaced(thing: Any, values: dict[str, Any]) -> Iterator[None]:
+    before = {name: thing.__dict__[name] for name in values if name in thing.__dict__}
+    thing.__dict__.update(values)
+    try:
+        yield
+    finally:
+        for name in values:
+            del thing.__dict__[name]
+        thing.__dict__.update(before)
