@@ -71,6 +71,7 @@ FORMS: Mapping[str, Form] = {
     "distill_lora": Form(),
     "fuse_lora": Form(),
     "fuse_pipeline": Form(Phase.BUILT, folds=False),
+    "freeze_cross_attention": Form(folds=False),
     "freeze_prompt": Form(folds=False),
     "fuse_geglu": Form(folds=False),
     "fuse_group_norm": Form(folds=False),

@@ -16,6 +16,7 @@ from diffopt.backends.runtime.export import export
 from diffopt.backends.runtime.export_pipeline import export_pipeline
 from diffopt.backends.runtime.fit_timesteps import fit_timesteps
 from diffopt.backends.runtime.fold_negative_prompt import fold_negative_prompt
+from diffopt.backends.runtime.freeze_cross_attention import freeze_cross_attention
 from diffopt.backends.runtime.freeze_prompt import freeze_prompt
 from diffopt.backends.runtime.fuse_geglu import fuse_geglu
 from diffopt.backends.runtime.fuse_group_norm import fuse_group_norm
@@ -56,6 +57,7 @@ __all__ = [
     "fit_timesteps",
     "fold_negative_prompt",
     "follow_step_plan",
+    "freeze_cross_attention",
     "freeze_prompt",
     "fuse_geglu",
     "fuse_group_norm",

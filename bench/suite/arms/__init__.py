@@ -1,0 +1,1 @@
+"""The arms: who answers tasks."""

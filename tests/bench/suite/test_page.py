@@ -1,0 +1,25 @@
+"""The page of DiffBench is what the report command writes of the results in the repository."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from diffopt.bench.suite.page import page
+from diffopt.bench.suite.results import read_results
+from diffopt.bench.suite.submission import check_file
+
+RESULTS = "bench/results/diffbench-rules-cpu.json.gz"
+
+
+def test_the_page_is_current(repository: Path) -> None:
+    written = (repository / "docs" / "diffbench.md").read_text(encoding="utf-8")
+    assert written == page([read_results(repository / RESULTS)]), (
+        f"run diffopt bench report {RESULTS} -o docs/diffbench.md"
+    )
+
+
+def test_the_results_in_the_repository_follow_from_their_samples(repository: Path) -> None:
+    found = read_results(repository / RESULTS)
+    sample = dict(list(found.answers.items())[::15])
+    some = type(found)(**{**vars(found), "answers": sample})
+    assert check_file(some) == []

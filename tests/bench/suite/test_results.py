@@ -1,0 +1,136 @@
+"""Files of results, the store, and what becomes of forged reports."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from diffopt.bench.suite import tasks
+from diffopt.bench.suite.arms.rules import answer, baseline
+from diffopt.bench.suite.board import add_to_board, read_board
+from diffopt.bench.suite.judging import judge_all
+from diffopt.bench.suite.page import page
+from diffopt.bench.suite.results import Results, pair_name, read_results, text_hash, write_results
+from diffopt.bench.suite.store import MeasurementStore
+from diffopt.bench.suite.submission import check_file
+from diffopt.ir.errors import DiffoptError
+
+Record = Callable[..., dict[str, Any]]
+TASK = next(task for task in tasks() if task.level == 1 and task.family == "sd15" and task.steps == 20)
+
+
+@pytest.fixture
+def results(record: Record) -> Results:
+    """Of one task, measured and passed."""
+    code = answer(TASK).code
+    found = Results(
+        "rules", 0, {"devices": [{"name": "a processor"}], "versions": {}},
+        {"prompts": 10, "pairs": [3, 3], "aimed_pairs": [8, 16], "seed": 0},
+        programs={text_hash(text): text for text in (code, baseline(TASK))},
+        measurements={pair_name("sd15", baseline(TASK), code): record()},
+        answers={TASK.id: {"program": text_hash(code)}},
+    )  # fmt: skip
+    return found.with_verdicts(judge_all([TASK], found))
+
+
+def test_results_are_read_as_they_were_written(results: Results, tmp_path: Path) -> None:
+    for name in ("a.json", "a.json.gz"):
+        write_results(tmp_path / name, results)
+        assert read_results(tmp_path / name).verdicts == results.verdicts
+        first = (tmp_path / name).read_bytes()
+        write_results(tmp_path / name, read_results(tmp_path / name))
+        assert (tmp_path / name).read_bytes() == first
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"format": "diffbench-results", "version": 9}', "\x00"])
+def test_what_are_no_results_is_said_in_one_line(tmp_path: Path, text: str) -> None:
+    for name in ("a.json", "a.json.gz"):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(DiffoptError, match=name):
+            read_results(tmp_path / name)
+
+
+def test_honest_results_are_accepted_and_entered_once(results: Results, tmp_path: Path) -> None:
+    assert results.verdicts[TASK.id]["status"] == "passed"
+    assert check_file(results) == []
+    write_results(tmp_path / "a.json", results)
+    for _ in range(2):
+        add_to_board(tmp_path / "board.json", tmp_path / "a.json", results, ["L1-001"])
+    (entry,) = read_board(tmp_path / "board.json")
+    assert entry["levels"]["1"]["S_p"] == 1.0
+    assert "a processor" in page([results])
+
+
+def forged_verdict(results: Results) -> Results:
+    measurements = copy.deepcopy(dict(results.measurements))
+    next(iter(measurements.values()))["outcome"]["tier"] = "near"
+    return dataclasses.replace(results, measurements=measurements)
+
+
+def forged_ratio(results: Results) -> Results:
+    measurements = copy.deepcopy(dict(results.measurements))
+    next(iter(measurements.values()))["outcome"]["latency"]["ratio"] = 9.0
+    return dataclasses.replace(results, measurements=measurements)
+
+
+def forged_accuracy(results: Results) -> Results:
+    measurements = copy.deepcopy(dict(results.measurements))
+    next(iter(measurements.values()))["adherence"]["candidate"] = [0.5] * 10
+    return dataclasses.replace(results, measurements=measurements)
+
+
+def other_code(results: Results) -> Results:
+    code = answer(TASK).code
+    return dataclasses.replace(results, programs={**results.programs, text_hash(code): code + "# faster"})
+
+
+def fewer_images(results: Results) -> Results:
+    return dataclasses.replace(results, protocol={**results.protocol, "prompts": 100})
+
+
+def passed_without_a_measurement(results: Results) -> Results:
+    return dataclasses.replace(results, measurements={})
+
+
+def task_of_another_suite(results: Results) -> Results:
+    return dataclasses.replace(results, answers={**results.answers, "L9-001": {"refused": "never heard of"}})
+
+
+@pytest.mark.parametrize(
+    ("forge", "reason"),
+    [
+        (forged_verdict, "is said to be 'passed', but its code and samples give 'failed'"),
+        (forged_ratio, "the ratio is 9.000, its samples give 2.0"),
+        (forged_accuracy, "0.90 of prompts are said to be right, the shares allow 0.00"),
+        (other_code, "is another text than its name says"),
+        (fewer_images, "it is of 10 images, the protocol says 100"),
+        (passed_without_a_measurement, "but its code and samples give 'not measured'"),
+        (task_of_another_suite, "'L9-001' is no task"),
+    ],
+)
+def test_a_forged_report_is_refused(results: Results, forge: Callable[[Results], Results], reason: str) -> None:
+    assert any(reason in fault for fault in check_file(forge(results))), check_file(forge(results))
+
+
+def test_a_store_that_was_killed_while_it_wrote_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "store.jsonl"
+    store = MeasurementStore(path)
+    store.add("a", {"value": 1})
+    store.add("b", {"value": 2})
+    path.write_bytes(path.read_bytes()[:-7])
+    again = MeasurementStore(path)
+    assert (again.get("a"), again.get("b")) == ({"value": 1}, None)
+    again.add("c", {"value": 3})
+    assert MeasurementStore(path).get("c") == {"value": 3}
+    assert len(MeasurementStore(path)) == 2
+
+
+def test_a_file_that_is_no_store_is_named(tmp_path: Path) -> None:
+    (tmp_path / "s").write_text("hello\n")
+    with pytest.raises(DiffoptError, match="s:1: no measurement of DiffBench"):
+        MeasurementStore(tmp_path / "s")
