@@ -12,14 +12,15 @@ from typing import Any
 
 import pytest
 
-from diffopt.bench.suite import tasks
+from diffopt.bench.suite import Task, tasks
 from diffopt.bench.suite.arms.rules import answer, baseline
 from diffopt.bench.suite.board import add_to_board, read_board
 from diffopt.bench.suite.judging import judge_all
+from diffopt.bench.suite.measuring import Job, Protocol
 from diffopt.bench.suite.page import page
 from diffopt.bench.suite.results import Results, pair_name, read_results, text_hash, write_results
 from diffopt.bench.suite.store import MeasurementStore
-from diffopt.bench.suite.submission import check_file, judged_again
+from diffopt.bench.suite.submission import check, check_file, judged_again
 from diffopt.ir.errors import DiffoptError
 
 Record = Callable[..., dict[str, Any]]
@@ -29,15 +30,20 @@ TASK = next(task for task in tasks() if task.level == 1 and task.family == "sd15
 @pytest.fixture
 def results(record: Record) -> Results:
     """Of one task, measured and passed."""
-    code = answer(TASK).code
+    return results_of(TASK, record())
+
+
+def results_of(task: Task, measured: dict[str, Any]) -> Results:
+    """Make the results of one task."""
+    code = answer(task).code
     found = Results(
         "rules", 0, {"devices": [{"name": "a processor"}], "versions": {}},
         {"prompts": 10, "pairs": [3, 3], "aimed_pairs": [8, 16], "seed": 0},
-        programs={text_hash(text): text for text in (code, baseline(TASK))},
-        measurements={pair_name("sd15", baseline(TASK), code): record()},
-        answers={TASK.id: {"program": text_hash(code)}},
+        programs={text_hash(text): text for text in (code, baseline(task))},
+        measurements={pair_name(task.family, baseline(task), code): measured},
+        answers={task.id: {"program": text_hash(code)}},
     )  # fmt: skip
-    return found.with_verdicts(judge_all([TASK], found))
+    return found.with_verdicts(judge_all([task], found))
 
 
 def test_results_are_read_as_they_were_written(results: Results, tmp_path: Path) -> None:
@@ -193,6 +199,33 @@ def test_two_who_write_to_one_store_lose_nothing(tmp_path: Path) -> None:
     assert {key: MeasurementStore(tmp_path / "s").get(key) for key in "abc"} == {
         "a": {"value": 1}, "b": {"value": 2}, "c": {"value": 3},
     }  # fmt: skip
+
+
+AIMED = next(t for t in tasks() if t.level == 4 and t.family == "sd15")
+
+
+@pytest.mark.parametrize(
+    ("task", "again", "fault"),
+    [
+        (TASK, {}, ""),
+        (TASK, {"tier": "changed"}, "does not pass when it is measured again: nothing was to be changed"),
+        (TASK, {"shares": (0.1,) * 10}, "does not pass when it is measured again: 10 % of what prompts ask"),
+        (AIMED, {"times": (0.6,) * 3}, ""),
+        (AIMED, {"times": (0.9,) * 3}, "reaches 0.56 of its claimed speed when it is measured again"),
+    ],
+)
+def test_a_sample_is_measured_again(
+    record: Record, tmp_path: Path, task: Task, again: dict[str, Any], fault: str
+) -> None:
+    code, protocol = answer(task).code, Protocol()
+    found = results_of(task, record(steps=20 if task.level == 1 else 10))
+    # What is measured again comes from a store that is filled already.
+    job = Job(task.family, baseline(task), code, task.level > 3)
+    MeasurementStore(tmp_path / "again.jsonl").add(job.key(protocol), record(**again))
+    checked = check(found, work=tmp_path, sample=3, seed=0, protocol=protocol)
+    assert checked.measured_again == (task.id,)
+    assert checked.accepted == (not fault)
+    assert all(fault in said for said in checked.faults), checked.faults
 
 
 def test_a_store_that_was_killed_while_it_wrote_goes_on(tmp_path: Path) -> None:
