@@ -91,7 +91,7 @@ def race(
             used = energy.since(before) if energy else None
             joules[int(who)].extend([] if used is None else [used])
         images.append((shown[0], shown[1]))
-        interval = paired_ratio(*times, rng=rng)
+        interval = paired_ratio(*times, rng=rng, stopping=timing.pairs[0] < timing.pairs[1])
         stopped = stop_reason(interval, pairs=timing.pairs, half_width=timing.half_width, threshold=timing.threshold)
         progress(interval.pairs)
         if timing.rest_s and stopped is None and interval.pairs % max(1, timing.pairs[1] // 4) == 0:

@@ -26,14 +26,14 @@ from diffopt.bench.stand_ins import ADAPTER, AUTOENCODER, write_stand_ins
 from diffopt.bench.workload import Workload
 from diffopt.ir.description import JSON, Adapter, build_module
 from diffopt.ir.emit_pipeline import emit_pipeline
+from diffopt.ir.errors import DiffoptError
 from diffopt.ir.identity import context
-from diffopt.ir.source_directory import describe_directory
 from diffopt.passes.base import DiffusionPass, Refusal, registry
 from diffopt.passes.pipeline import Trace, run
 
 ROOM = Path(__file__).resolve().parent
 RESULTS = ROOM / "results" / "passes-cpu.json"
-STEPS, PROMPTS, PAIRS, SEED = 25, 6, 5, 0
+STEPS, PROMPTS, PAIRS, SEED = 25, 6, 9, 0
 SHIPPED: Callable[[], tuple[str, ...]] = getattr(models, "shipped", lambda: ("demo:shapes",))
 
 WITH = {"calibrate": "calibrate,export{scope=denoiser}"}
@@ -98,7 +98,10 @@ class _Bench(contextlib.ExitStack):
                 refusals.append(f"{model}: {applied.reason}")
                 continue
             label = f"{model}{', a random LoRA loaded' if found.name == 'fuse-lora' else ''}"
-            program = Program(found.name, emit_pipeline(applied))
+            try:
+                program = Program(found.name, emit_pipeline(applied))
+            except DiffoptError as error:  # code that a language model wrote, and that is not here
+                return str(error)
             outcome = self._evaluator(label, model, module).evaluate(program, pairs=(PAIRS, PAIRS), any_image=True)
             if isinstance(outcome, Failed) and any(word in outcome.message for word in NEEDS_GPU):
                 return "needs a GPU, not run"
@@ -110,7 +113,7 @@ class _Bench(contextlib.ExitStack):
 
     def _module(self, model: str, *, adapted: bool) -> ModuleOp:
         builtin: Any = models.builtin(model)
-        described = describe_directory(builtin.directory, steps=STEPS, guidance=builtin.guidance, name="builtin")
+        described = dataclasses.replace(models.describe(builtin, steps=STEPS), name="builtin")
         if adapted:
             lora = Adapter("lora", str(self._scratch / ADAPTER))
             described = dataclasses.replace(described, adapters=(lora,))
@@ -155,7 +158,7 @@ def _call(module: ModuleOp) -> dict[str, JSON]:
 
 def _write(effects: dict[str, JSON]) -> None:
     here = device.environment()
-    text = f"{here.get('cpu')}, {here.get('cores')} cores, {STEPS} steps, {PROMPTS} prompts, {PAIRS} pairs a pass"
+    text = f"{here.get('cpu')}, {here.get('cores')} core(s), {STEPS} steps, {PROMPTS} prompts, {PAIRS} pairs a pass"
     ordered = {name: effects[name] for name in registry() if name in effects}
     RESULTS.write_text(json.dumps({"environment": text, "passes": ordered}, indent=2) + "\n", encoding="utf-8")
 

@@ -259,10 +259,10 @@ def _summary(effect: int, truth: float, times: Any, rng: np.random.Generator) ->
 def _raced(first: Any, second: Any, rng: np.random.Generator) -> Interval:
     """Stop where the racing of a candidate would have stopped: between 5 pairs and all, at half a width of 2 %."""
     for count in range(5, len(first)):
-        interval = paired_ratio(first[:count], second[:count], rng=rng)
+        interval = paired_ratio(first[:count], second[:count], rng=rng, stopping=True)
         if stop_reason(interval, pairs=(5, len(first))):
             return interval
-    return paired_ratio(first, second, rng=rng)
+    return paired_ratio(first, second, rng=rng, stopping=True)
 
 
 def _blocks(first: Any, second: Any, rng: np.random.Generator) -> Interval:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
+from diffopt.backends.runtime.capture_step import CAPTURED
 from diffopt.bench.evaluate import Evaluator, Measured, Program
 from diffopt.bench.teacher import MISSING, Lesson, layer_errors, step_errors
+from diffopt.bench.teaching import taught
 
 TinyProgram = Callable[..., Program]
 
@@ -68,3 +72,9 @@ def test_layers_are_compared_in_the_order_they_ran_where_they_have_one_size() ->
     known, given = ({name: np.asarray(value, np.float32) for name, value in part.items()} for part in (ours, theirs))
     found = layer_errors(Lesson(("a cat",), (0,), Path("lesson"), known, "float32"), given, 0)
     assert list(found.items()) == [("b", 0.0), ("a", 0.5)]
+
+
+def test_steps_that_were_captured_cannot_be_asked(tmp_path: Path) -> None:
+    unet = torch.nn.Linear(2, 2)
+    unet.__dict__[CAPTURED] = object()
+    assert taught(SimpleNamespace(unet=unet), lambda: None, None, tmp_path / "out", layers=False)["calls"] == 0
