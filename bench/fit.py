@@ -68,19 +68,16 @@ def fit(
 
     described, prompts = _described(model, 8 if what == "solver" else 2)
     module = applied(Trace.parse(passes), build_module(described))
+    if what == "solver":
+        return fit_solvers(module, prompts, [steps], seed=seed)[0]
     pipe = load_emitted(module)
 
-    def request(pipe: Any) -> object:
+    def run() -> object:
         import torch
 
         generator = [torch.Generator().manual_seed(seed + index) for index in range(len(prompts))]
         return pipe(list(prompts), generator=generator, output_type="latent")
 
-    def run() -> object:
-        return request(pipe)
-
-    if what == "solver":
-        return _solver(pipe, module, request, steps)
     if what == "timesteps":
         chosen = best_timesteps(pipe, run, steps)
         return str(Trace((FitTimesteps(timesteps=",".join(map(str, chosen))),)))
@@ -96,7 +93,13 @@ def fit(
     return str(Trace((build_pass("cache-adaptive", {"drift": drift, **options}),)))
 
 
-def _solver(pipe: Any, module: Any, request: Callable[[Any], object], steps: int) -> str:
+def fit_solvers(module: Any, prompts: Sequence[str], counts: Sequence[int], *, seed: int = 0) -> list[str]:
+    """Return a trace of `fit-solver` for each of these numbers of steps, fitted to a module's own runs of the prompts.
+
+    Raises DiffoptError or BackendError if the module's steps cannot be fitted.
+    """
+    import torch
+
     from diffopt.backends.solver_fitting import fit_solver, trace_trajectory
     from diffopt.ir.dialect import scheduler_of
     from diffopt.passes.pipeline import Trace, applied
@@ -104,14 +107,22 @@ def _solver(pipe: Any, module: Any, request: Callable[[Any], object], steps: int
     from diffopt.passes.steps.fit_timesteps import FitTimesteps
     from diffopt.passes.steps.solvers import is_flow
 
-    traced = trace_trajectory(pipe, lambda: request(pipe))
+    def request(pipe: Any) -> object:
+        generator = [torch.Generator().manual_seed(seed + index) for index in range(len(prompts))]
+        return pipe(list(prompts), generator=generator, output_type="latent")
+
     # The weights take the solver's place, and each trial brings its own timesteps, fewer than these by one.
-    others = ",".join(str(900 - index) for index in range(steps + 1))
+    others = ",".join(str(900 - index) for index in range(max(counts) + 1))
     solver = FitTimesteps(others, solver="euler" if is_flow(scheduler_of(module)) else "dpmsolver++")
     student = load_emitted(applied(Trace((solver,)), module))
-    found = fit_solver(student, lambda: request(student), traced, steps)
-    weights = ";".join(",".join(map(repr, row)) for row in found.weights)
-    return str(Trace((FitSolver(timesteps=",".join(map(str, found.timesteps)), weights=weights),)))
+    pipe = load_emitted(module)
+    traced = trace_trajectory(pipe, lambda: request(pipe))
+    made = []
+    for count in counts:
+        found = fit_solver(student, lambda: request(student), traced, count)
+        weights = ";".join(",".join(map(repr, row)) for row in found.weights)
+        made.append(str(Trace((FitSolver(timesteps=",".join(map(str, found.timesteps)), weights=weights),))))
+    return made
 
 
 def _sensitivity(pipe: Any, run: Callable[[], object], name: str, error: float, scheme: str) -> str:
@@ -134,14 +145,20 @@ def load_emitted(module: Any) -> Any:
     return pipe
 
 
+def prompts_for(model: str, count: int) -> tuple[str, ...]:
+    """Return prompts to fit on: those of a built-in model, which nothing is judged by, or two of no special kind."""
+    from diffopt.bench.models import builtin
+
+    known = builtin(model)
+    return PROMPTS if known is None else tuple(known.prompts("calibration", count))
+
+
 def _described(model: str, count: int) -> tuple[PipelineDescription, tuple[str, ...]]:
     from diffopt.bench.models import builtin, describe
     from diffopt.ir.source_directory import describe_directory
 
     known = builtin(model)
-    if known is None:
-        return describe_directory(model), PROMPTS
-    return describe(known), tuple(known.prompts("calibration", count))
+    return describe_directory(model) if known is None else describe(known), prompts_for(model, count)
 
 
 if __name__ == "__main__":
