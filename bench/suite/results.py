@@ -17,6 +17,7 @@ from diffopt.ir.errors import DiffoptError
 
 FORMAT = "diffbench-results"
 VERSION = 1
+WRITTEN = "give a file that `diffopt bench run` wrote"
 
 
 @dataclass(frozen=True)
@@ -88,13 +89,13 @@ def read_results(path: Path) -> Results:
         # gzip's own complaints are OSErrors without a number.
         raise DiffoptError(f"cannot be read: {error.strerror or 'no gzip file'}", str(path)) from None
     except (ValueError, EOFError, RecursionError) as error:
-        raise DiffoptError(f"no results of DiffBench: {error}", str(path)) from None
+        raise DiffoptError(f"no results of DiffBench: {error}", str(path), WRITTEN) from None
     return _checked(found, path)
 
 
 def _checked(found: object, path: Path) -> Results:
     if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise DiffoptError("no results of DiffBench", str(path), "give a file that `diffopt bench run` wrote")
+        raise DiffoptError("no results of DiffBench", str(path), WRITTEN)
     if found.get("version") != VERSION:
         raise DiffoptError(f"of version {found.get('version')!r}, this program reads {VERSION}", str(path))
     if found.get("suite") != suite_task.VERSION:
