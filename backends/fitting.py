@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from diffopt.backends.base import BackendError, Tensors
+from diffopt.backends.runtime.block_cache import blocks_of
 from diffopt.backends.runtime.denoiser_call import read_call
 from diffopt.backends.runtime.step_plan import two_leaves
 
@@ -40,6 +41,40 @@ def measure_drift(
     with _replaced(denoiser, "forward", forward), torch.no_grad():
         run()
     return [_distance(before, after) for before, after in pairwise(seen)]
+
+
+def measure_ratios(pipe: Any, run: Run, component: str) -> list[float]:
+    """Return how much larger what all blocks of a transformer add is on each step than on the step before; 1 on the first.
+
+    The mean over tokens, as MagCache (arXiv 2506.09045) takes it, and over the calls of one step.
+    run: makes one request of the pipeline.
+    Raises BackendError if its denoiser has no such blocks.
+    """
+    blocks, layout = blocks_of(getattr(pipe, component))
+    steps: list[list[torch.Tensor]] = [[]]
+    entered: list[torch.Tensor] = []
+    original = pipe.scheduler.step
+
+    def enter(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        entered[:] = [kwargs[layout.hidden_name] if layout.hidden_name in kwargs else args[0]]
+
+    def leave(_: Any, args: Any, result: Any) -> None:
+        hidden, _ = layout.take(result)
+        steps[-1].append((hidden - entered[0]).float().norm(dim=-1))
+
+    def step(*args: Any, **kwargs: Any) -> Any:
+        steps.append([])
+        return original(*args, **kwargs)
+
+    hooks = [blocks[0].register_forward_pre_hook(enter, with_kwargs=True), blocks[-1].register_forward_hook(leave)]
+    try:
+        with _replaced(pipe.scheduler, "step", step), torch.no_grad():
+            run()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    sizes = [torch.stack(calls) for calls in steps if calls]
+    return [1.0, *(float((after / (before + 1e-8)).mean()) for before, after in pairwise(sizes))]
 
 
 def best_timesteps(pipe: Any, run: Run, count: int) -> list[int]:

@@ -16,7 +16,7 @@ Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """What one layer in 8 bits does.
+    """What one layer in few bits does.
 
     error: L2 distance of the denoiser's output from that in full precision, relative to its size, over recorded calls.
     saved: bytes of weights less.
@@ -59,28 +59,28 @@ def record_calls(pipe: Any, run: Callable[[], object], component: str, count: in
     return [seen[place] for place in sorted(places)]
 
 
-def measure_sensitivity(denoiser: torch.nn.Module, calls: Sequence[Call], *, dynamic: bool) -> list[Sensitivity]:
+def measure_sensitivity(denoiser: torch.nn.Module, calls: Sequence[Call], scheme: str) -> list[Sensitivity]:
     """Return what each layer does alone; the denoiser is left as it was."""
     expected = _outputs(denoiser, calls)
     found = []
-    for path, layer, made in quantizable(denoiser, dynamic=dynamic):
+    for path, layer, made in quantizable(denoiser, scheme):
         put(denoiser, path, made)
         try:
             error = _distance(_outputs(denoiser, calls), expected)
         finally:
             put(denoiser, path, layer)
-        saved = layer.weight.numel() * (layer.weight.element_size() - 1)
+        saved = layer.weight.numel() * layer.weight.element_size() - made.stored.bytes
         found.append(Sensitivity(path, error, saved))
     return found
 
 
-def choose(denoiser: torch.nn.Module, calls: Sequence[Call], budget: float, *, dynamic: bool) -> Choice:
-    """Return which layers to leave so that the denoiser's error, with all others in 8 bits, stays below `budget`.
+def choose(denoiser: torch.nn.Module, calls: Sequence[Call], budget: float, scheme: str) -> Choice:
+    """Return which layers to leave so that the denoiser's error, with all others narrowed by a scheme, stays below `budget`.
 
     Greedy by error for each byte saved, errors of layers added as squares; then all that were chosen are measured
     together, and the one that costs most is left until they hold.
     """
-    found = measure_sensitivity(denoiser, calls, dynamic=dynamic)
+    found = measure_sensitivity(denoiser, calls, scheme)
     order = sorted(found, key=lambda layer: layer.error**2 / layer.saved)
     narrowed, squares = list[Sensitivity](), 0.0
     for layer in order:
@@ -90,7 +90,7 @@ def choose(denoiser: torch.nn.Module, calls: Sequence[Call], budget: float, *, d
         narrowed.append(layer)
     expected = _outputs(denoiser, calls)
     while narrowed:
-        error = _joint(denoiser, calls, expected, {layer.layer for layer in narrowed}, dynamic=dynamic)
+        error = _joint(denoiser, calls, expected, {layer.layer for layer in narrowed}, scheme)
         if error <= budget:
             break
         narrowed.pop()
@@ -105,10 +105,9 @@ def _joint(
     calls: Sequence[Call],
     expected: Sequence[torch.Tensor],
     names: set[str],
-    *,
-    dynamic: bool,
+    scheme: str,
 ) -> float:
-    replaced = [entry for entry in quantizable(denoiser, dynamic=dynamic) if entry[0] in names]
+    replaced = [entry for entry in quantizable(denoiser, scheme) if entry[0] in names]
     for path, _, made in replaced:
         put(denoiser, path, made)
     try:

@@ -1,11 +1,16 @@
-"""Fit a pass to a model: `python -m diffopt.bench.fit drift|timesteps|solver|sensitivity MODEL` prints the pass with what it measured."""
+"""Fit a pass to a model: `python -m diffopt.bench.fit drift|magcache|timesteps|solver|sensitivity MODEL` prints it."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from diffopt.backends import BackendError
+from diffopt.backends.runtime.int8 import SCHEMES
+from diffopt.ir.errors import DiffoptError
 
 if TYPE_CHECKING:
     from diffopt.ir.description import PipelineDescription
@@ -18,16 +23,22 @@ PROMPTS = ("a red apple on a wooden table", "a city street at night in the rain"
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure in one run over the prompts, and print the pass."""
     parser = argparse.ArgumentParser(prog="python -m diffopt.bench.fit", description=__doc__)
-    parser.add_argument("what", choices=("drift", "timesteps", "solver", "sensitivity"))
-    parser.add_argument("model", help="model directory, or a built-in model")
+    parser.add_argument("what", choices=("drift", "magcache", "timesteps", "solver", "sensitivity"))
+    parser.add_argument("model", help="model directory, or a built-in model such as demo:shapes")
     parser.add_argument("--passes", default="", help="passes ahead of the fitted one, e.g. reduce-steps{steps=12}")
     parser.add_argument("--steps", type=int, default=10, help="timesteps to choose")
-    parser.add_argument("--threshold", type=float, default=0.1, help="of the pass that is printed with the drift")
+    parser.add_argument("--threshold", type=float, help="of the cache that is printed; its own default if left out")
     parser.add_argument("--error", type=float, default=0.01, help="of the denoiser, that narrowed layers may bring")
-    parser.add_argument("--scheme", default="int8-weights", help="of the layers whose sensitivity is measured")
+    parser.add_argument(
+        "--scheme", default="int8-weights", choices=SCHEMES, help="of the layers whose sensitivity is measured"
+    )
     parser.add_argument("--seed", type=int, default=0)
     given = vars(parser.parse_args(arguments))
-    print(fit(given.pop("what"), given.pop("model"), **given))
+    try:
+        print(fit(given.pop("what"), given.pop("model"), **given))
+    except (DiffoptError, BackendError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
 
 
 def fit(
@@ -36,53 +47,59 @@ def fit(
     *,
     passes: str = "",
     steps: int = 10,
-    threshold: float = 0.1,
+    threshold: float | None = None,
     error: float = 0.01,
     scheme: str = "int8-weights",
     seed: int = 0,
 ) -> str:
-    """Return the text of `cache-adaptive` with the drift of this pipeline, of `fit-timesteps` with its timesteps, of
-    `fit-solver` with both its timesteps and weights, or of `quantize` with the layers that it must leave for the denoiser to
-    stay within `error`.
+    """Return the text of `cache-adaptive` with the drift of this pipeline, of `native-cache` with the ratios of its
+    transformer, of `fit-timesteps` with its timesteps, of `fit-solver` with both its timesteps and weights, or of `quantize`
+    with the layers that it must leave for the denoiser to stay within `error`.
 
     Deterministic: one run over two prompts, at the steps and with the scheduler that `passes` lead to; of a solver many
     shorter ones, over eight prompts of a built-in model.
     Raises DiffoptError or BackendError if there is no such model or it cannot be measured.
     """
-    from diffopt.backends.fitting import best_timesteps, measure_drift
+    from diffopt.backends.fitting import best_timesteps, measure_drift, measure_ratios
     from diffopt.ir.description import build_module
     from diffopt.ir.dialect import denoiser_of
-    from diffopt.passes.caching.cache_adaptive import CacheAdaptive
-    from diffopt.passes.pipeline import Trace, applied
+    from diffopt.passes.pipeline import Trace, applied, build_pass
     from diffopt.passes.steps.fit_timesteps import FitTimesteps
 
     described, prompts = _described(model, 8 if what == "solver" else 2)
     module = applied(Trace.parse(passes), build_module(described))
+    if what == "solver":
+        return fit_solvers(module, prompts, [steps], seed=seed)[0]
     pipe = load_emitted(module)
 
-    def request(pipe: Any) -> object:
+    def run() -> object:
         import torch
 
         generator = [torch.Generator().manual_seed(seed + index) for index in range(len(prompts))]
         return pipe(list(prompts), generator=generator, output_type="latent")
 
-    def run() -> object:
-        return request(pipe)
-
-    if what == "solver":
-        return _solver(pipe, module, request, steps)
     if what == "timesteps":
         chosen = best_timesteps(pipe, run, steps)
         return str(Trace((FitTimesteps(timesteps=",".join(map(str, chosen))),)))
     name = denoiser_of(module).sym_name.data
     if what == "sensitivity":
         return _sensitivity(pipe, run, name, error, scheme)
+    options = {} if threshold is None else {"threshold": threshold}
+    if what == "magcache":
+        ratios = ",".join(f"{ratio:.5f}" for ratio in measure_ratios(pipe, run, name))
+        return str(Trace((build_pass("native-cache", {"kind": "mag", "ratios": ratios, **options}),)))
     blocks = None if name == "unet" else (1, 0)
     drift = ",".join(f"{change:.4f}" for change in measure_drift(pipe, run, name, blocks=blocks))
-    return str(Trace((CacheAdaptive(threshold=threshold, drift=drift),)))
+    return str(Trace((build_pass("cache-adaptive", {"drift": drift, **options}),)))
 
 
-def _solver(pipe: Any, module: Any, request: Callable[[Any], object], steps: int) -> str:
+def fit_solvers(module: Any, prompts: Sequence[str], counts: Sequence[int], *, seed: int = 0) -> list[str]:
+    """Return a trace of `fit-solver` for each of these numbers of steps, fitted to a module's own runs of the prompts.
+
+    Raises DiffoptError or BackendError if the module's steps cannot be fitted.
+    """
+    import torch
+
     from diffopt.backends.solver_fitting import fit_solver, trace_trajectory
     from diffopt.ir.dialect import scheduler_of
     from diffopt.passes.pipeline import Trace, applied
@@ -90,14 +107,22 @@ def _solver(pipe: Any, module: Any, request: Callable[[Any], object], steps: int
     from diffopt.passes.steps.fit_timesteps import FitTimesteps
     from diffopt.passes.steps.solvers import is_flow
 
-    traced = trace_trajectory(pipe, lambda: request(pipe))
+    def request(pipe: Any) -> object:
+        generator = [torch.Generator().manual_seed(seed + index) for index in range(len(prompts))]
+        return pipe(list(prompts), generator=generator, output_type="latent")
+
     # The weights take the solver's place, and each trial brings its own timesteps, fewer than these by one.
-    others = ",".join(str(900 - index) for index in range(steps + 1))
+    others = ",".join(str(900 - index) for index in range(max(counts) + 1))
     solver = FitTimesteps(others, solver="euler" if is_flow(scheduler_of(module)) else "dpmsolver++")
     student = load_emitted(applied(Trace((solver,)), module))
-    found = fit_solver(student, lambda: request(student), traced, steps)
-    weights = ";".join(",".join(map(repr, row)) for row in found.weights)
-    return str(Trace((FitSolver(timesteps=",".join(map(str, found.timesteps)), weights=weights),)))
+    pipe = load_emitted(module)
+    traced = trace_trajectory(pipe, lambda: request(pipe))
+    made = []
+    for count in counts:
+        found = fit_solver(student, lambda: request(student), traced, count)
+        weights = ";".join(",".join(map(repr, row)) for row in found.weights)
+        made.append(str(Trace((FitSolver(timesteps=",".join(map(str, found.timesteps)), weights=weights),))))
+    return made
 
 
 def _sensitivity(pipe: Any, run: Callable[[], object], name: str, error: float, scheme: str) -> str:
@@ -105,7 +130,7 @@ def _sensitivity(pipe: Any, run: Callable[[], object], name: str, error: float, 
     from diffopt.passes.pipeline import Trace, build_pass
 
     calls = record_calls(pipe, run, name, CALLS)
-    chosen = choose(getattr(pipe, name), calls, error, dynamic=scheme == "int8-dynamic")
+    chosen = choose(getattr(pipe, name), calls, error, scheme)
     return str(Trace((build_pass("quantize", {"scheme": scheme, "exclude": ",".join(chosen.excluded)}),)))
 
 
@@ -120,14 +145,20 @@ def load_emitted(module: Any) -> Any:
     return pipe
 
 
+def prompts_for(model: str, count: int) -> tuple[str, ...]:
+    """Return prompts to fit on: those of a built-in model, which nothing is judged by, or two of no special kind."""
+    from diffopt.bench.models import builtin
+
+    known = builtin(model)
+    return PROMPTS if known is None else tuple(known.prompts("calibration", count))
+
+
 def _described(model: str, count: int) -> tuple[PipelineDescription, tuple[str, ...]]:
     from diffopt.bench.models import builtin, describe
     from diffopt.ir.source_directory import describe_directory
 
     known = builtin(model)
-    if known is None:
-        return describe_directory(model), PROMPTS
-    return describe(known), tuple(known.prompts("calibration", count))
+    return describe_directory(model) if known is None else describe(known), prompts_for(model, count)
 
 
 if __name__ == "__main__":

@@ -126,13 +126,15 @@ class Measured:
         """Read what `to_json` wrote.
 
         Raises:
-            ValueError: what is to be a number is none, or a ratio is not above zero.
+            ValueError: what is to be a number is none, a ratio is not above zero, or a witness is none.
         """
         fields = cast(dict[str, Any], dict(data))
         latency, fidelity = dict(fields["latency"]), dict(fields["fidelity"])
         _check_numbers(Latency, latency, above_zero=("ratio", "lo", "hi"))
         _check_numbers(Fidelity, fidelity)
         _check_numbers(Memory, fields["memory"])
+        if not all({"transform", "count"} <= dict(witness).keys() for witness in fields["witnesses"]):
+            raise ValueError("a witness does not say what did how much")
         for name in ("baseline_s", "candidate_s"):
             latency[name] = tuple(latency[name])
         latency["states"] = tuple(tuple(state) for state in latency.get("states", ()))

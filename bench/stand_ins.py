@@ -31,10 +31,10 @@ def write_autoencoder(folder: Path, model: Path) -> None:
 
 
 def write_adapter(folder: Path, model: Path, *, rank: int = 4, scale: float = 0.02) -> None:
-    """Write a random LoRA of the attention of a model directory's UNet; nothing where peft is not installed."""
+    """Write a random LoRA of the attention of a model directory's UNet; nothing where it has none, or peft is not installed."""
     import importlib.util
 
-    if importlib.util.find_spec("peft") is None:
+    if importlib.util.find_spec("peft") is None or not (model / "unet").is_dir():
         return
     import torch
     from diffusers import StableDiffusionPipeline, UNet2DConditionModel

@@ -116,6 +116,7 @@ def compile(
     from diffopt.ir.emit_pipeline import emit
     from diffopt.ir.identity import print_module
     from diffopt.packing import explained, level_json, pack, recorded_versions, trial_json
+    from diffopt.passes import rules
     from diffopt.passes.pipeline import Trace, applied
     from diffopt.search.budget import Budget
     from diffopt.search.engine import Engine
@@ -144,6 +145,9 @@ def compile(
     only = None if passes is None else FixedProposer(Trace.parse(passes))
     if only is not None and not len(only.trace):
         raise DiffoptError("no pass is named", where="--passes", hint="leave it out to search")
+    for one in only.trace if only is not None else ():
+        if (unfit := rules.unfit(one, target)) is not None:
+            raise DiffoptError(unfit.reason, where=one.name, hint="leave it out, or name another --target")
     limit = Budget.parse(budget) if only is None else Budget(candidates=1)
     lifted = lift(source, settings)
     for assumption in assumptions_of(lifted.module):

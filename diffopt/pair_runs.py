@@ -1,71 +1,102 @@
-"""Run the programs that pairs of passes come to, each once, in a few processes beside one another."""
+"""Run the programs that pairs of passes come to: each once, in a process of its own, forked from one that has imported all."""
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
 import os
-import runpy
+import queue
 import tempfile
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Final
 
-PROMPT = "a red circle"
+import numpy as np
+
+from diffopt.backends import BackendError
+from diffopt.bench.confinement import Confinement
+from diffopt.bench.environment import allowed, worker_environment
+from diffopt.bench.forkserver import PRELOAD, ForkServer
+from diffopt.bench.resident import Died, Resident
+from diffopt.bench.stand_ins import write_stand_ins
+
+PROMPT: Final = "a red circle"
+EAGER: Final = """\
+import torch as _torch
+
+_compile = _torch.compile
+_torch.compile = lambda model=None, **_: _compile(model, backend="eager")
+"""
+"""Put into each process first: what compilers trace is tried, and not the code that they would generate."""
+_OPTIONAL = tuple(name for name in ("peft", "nncf") if importlib.util.find_spec(name) is not None)
+_PRELOAD = (*PRELOAD, "torch._dynamo", "diffusers:UNet2DConditionModel", *_OPTIONAL)
+_MEMORY = 6 << 30
+_OPEN = Confinement(file_bytes=64 << 30, network=False, walls=False)
 
 
-def run_programs(programs: Iterable[str], model: Path, *, processes: int) -> Iterator[tuple[str, str]]:
-    """Yield each program with "" if it made an image, or what stopped it, as they end.
+def run_programs(
+    programs: Iterable[str], model: Path, *, processes: int, limit_s: float = 120.0
+) -> Iterator[tuple[str, str]]:
+    """Yield each program with "" if it made an image, or what stopped it, as they end; quick ones come first.
 
-    Compilers are given their eager backend: what they trace is tried, and not the code they would generate. Programs with
-    one come last. An engine is built once for all programs that share it.
+    An engine is built once for all programs that share it.
+
+    Args:
+        model: the model directory that the stand-ins for what only a user can name are made for.
+        processes: how many run beside one another, one thread each.
+        limit_s: seconds for loading with all building, and again for the image.
     """
-    with tempfile.TemporaryDirectory(prefix="diffopt-pairs-") as folder:
-        ordered = sorted(programs, key=lambda code: ("compile" in code, code))
-        if not ordered:
-            return
-        with ProcessPoolExecutor(
-            processes, mp_context=get_context("spawn"), initializer=_prepare, initargs=(folder, str(model))
-        ) as pool:
-            waiting = {pool.submit(_run, code): code for code in ordered}
-            for done in as_completed(waiting):
-                try:
-                    yield waiting[done], done.result()
-                except BrokenProcessPool:
-                    yield waiting[done], "the process died, with this program or another"
+    slow = ("export", "compile", "capture", "calibrate", "fuse_pipeline")
+    ordered = sorted(programs, key=lambda code: (sum(word in code for word in slow), code))
+    environment = allowed(os.environ, home=Path.home(), threads=1)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="diffopt-pairs-")))
+        write_stand_ins(folder, model)
+        (folder / "engines").mkdir()
+        free: queue.SimpleQueue[ForkServer] = queue.SimpleQueue()
+        for number in range(min(processes, len(ordered))):
+            server = ForkServer(folder / str(number), environment=environment, preload=_PRELOAD)
+            free.put(stack.enter_context(server))
+        pool = stack.enter_context(ThreadPoolExecutor(processes))
+
+        def work(code: str) -> tuple[str, str]:
+            server = free.get()
+            try:
+                return code, _run(server, code, folder, limit_s)
+            finally:
+                free.put(server)
+
+        waiting = [pool.submit(work, code) for code in ordered]
+        stack.callback(pool.shutdown, cancel_futures=True)
+        for done in as_completed(waiting):
+            yield done.result()
 
 
-def _prepare(folder: str, model: str) -> None:
-    """Make a process ready: one thread, stand-ins for what only users can name, an eager compiler."""
-    import torch
-
-    from diffopt.bench.stand_ins import write_stand_ins
-
-    torch.set_num_threads(1)
-    own = Path(folder) / str(os.getpid())
+def _run(server: ForkServer, code: str, folder: Path, limit_s: float) -> str:
+    """Return "" if a program made a finite image, or `refused: ` and its sentence, or how it broke."""
+    own = folder / hashlib.sha256(code.encode()).hexdigest()[:16]
     own.mkdir()
-    write_stand_ins(own, Path(model))
-    (own / "engines").symlink_to(Path(folder))
-    os.chdir(own)
-    compiler = torch.compile
-    torch.compile = lambda model=None, **_: compiler(model, backend="eager")
-
-
-def _run(code: str) -> str:
-    import torch
-
-    from diffopt.backends import BackendError
-
-    torch._dynamo.reset()
-    file = Path("pipeline.py").resolve()
-    file.write_text(code, encoding="utf-8")
+    (own / "models").symlink_to(folder / "models")
+    file = own / "pipeline.py"
+    file.write_text(EAGER + code, encoding="utf-8")
+    engines = folder / "engines"
     try:
-        pipe = runpy.run_path(str(file))["load"]()
-        pipe.set_progress_bar_config(disable=True)
-        image = pipe(PROMPT, generator=torch.Generator().manual_seed(0), output_type="pt").images
-        return "" if bool(image.isfinite().all()) else "the image is not finite"
-    except BackendError as error:
-        return f"refused: {error}"
-    except Exception as error:  # noqa: BLE001 - whatever a pair raises is to be heard of
-        text = str(error).splitlines()[0] if str(error) else ""
-        return f"refused: {text}" if "requires accelerator" in text else f"{type(error).__name__}: {text[:200]}"
+        environment = worker_environment(own, engines)
+        resident = Resident(server, "pair", own, environment=environment, memory_limit=_MEMORY, confinement=_OPEN)
+        try:
+            resident.load(file, model=None, device="cpu", engines=engines, deadline_s=limit_s)
+            images = resident.generate([PROMPT], [0], deadline_s=limit_s).images
+        finally:
+            resident.close()
+    except Died as death:
+        return _told(death.failed.message)
+    return "" if bool(np.isfinite(images).all()) else "the image is not finite"
+
+
+def _told(message: str) -> str:
+    name, _, text = message.partition(": ")
+    if name == BackendError.__name__ or "requires accelerator" in text:
+        return f"refused: {text.rpartition(' (in ')[0] or text}"
+    return message[:200]

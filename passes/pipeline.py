@@ -88,17 +88,19 @@ def run(trace: Trace, module: ModuleOp) -> ModuleOp | Refusal:
     given = verify(module, Stage.SCHEDULED)
     if given:
         raise DiffoptError(f"{given[0].message} [{given[0].rule}]", where=given[0].where)
-    current = module.clone()
-    ctx = context()
+    current, ctx = module, context()
     for instance in trace:
         refusal = instance.refusal(current)
         if refusal is not None:
             return Refusal(refusal.reason, f"{instance.name}{refusal.where and ' ' + refusal.where}", refusal.rule)
+        # Asking changes nothing, and in a search most askings end in a refusal.
+        current = current.clone() if current is module else current
         instance.apply(ctx, current)
         clean_up(current)
         broken = verify(current, Stage.SCHEDULED)
         if broken:
             return Refusal(broken[0].message, f"{instance.name} {broken[0].where}".strip(), broken[0].rule)
+    current = current.clone() if current is module else current
     current.verify()
     return current
 

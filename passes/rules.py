@@ -43,6 +43,8 @@ class Declared(Protocol):
     @property
     def packages(self) -> Mapping[str, str]: ...
     @property
+    def devices(self) -> tuple[str, ...]: ...
+    @property
     def family(self) -> Enum: ...
 
 
@@ -110,6 +112,13 @@ def unmet(asked: Declared, module: ModuleOp, known: Mapping[str, Declared]) -> R
         if reason:
             return Refusal(f"not with {name}: {reason}", rule="excludes")
     return None
+
+
+def unfit(asked: Declared, device: str) -> Refusal | None:
+    """Return why a pass can do nothing on a device such as `cuda:0`."""
+    if not asked.devices or device.split(":")[0] in asked.devices:
+        return None
+    return Refusal(f"is for {' and '.join(asked.devices)} devices, and the target is {device}", asked.name, "device")
 
 
 def missing(package: str, extra: str) -> Refusal:
@@ -190,4 +199,5 @@ def table(declared: Declared) -> tuple[Row, ...]:
     rows += [Row("excludes", name, reason) for name, reason in declared.excludes.items()]
     rows += [Row("at most one", declared.one_of)] if declared.one_of else []
     rows += [Row("only for", f"{kind}s") for kind in declared.architectures]
+    rows += [Row("only on", f"{device} devices") for device in declared.devices]
     return (*rows, *(Row("package", package, extra) for package, extra in declared.packages.items()))

@@ -86,6 +86,12 @@ class RuleProposer:
                 yield Trace.parse(program.replace(ENGINE, engine))
 
 
+def with_engine(program: str, module: ModuleOp, device: str) -> Trace:
+    """Return a program with the best engine of a device that a module takes behind it."""
+    engines = ENGINES[device.split(":")[0]]
+    return _first_legal((Trace.parse(f"{program},{engine}") for engine in engines), module)
+
+
 def _first_legal(readings: Iterator[Trace], module: ModuleOp) -> Trace:
     tried = list[Trace]()
     for trace in readings:

@@ -10,6 +10,7 @@ from typing import Protocol, TypeAlias, TypeVar
 from xdsl.dialects.builtin import ModuleOp
 
 from diffopt.ir.identity import module_hash
+from diffopt.passes import rules
 from diffopt.passes.base import DiffusionPass, Refusal, registry
 from diffopt.passes.pipeline import Trace, run
 from diffopt.search.cost_model import CostModel, calls_of, making_of
@@ -56,8 +57,7 @@ class Space(Protocol):
 
 def _for_device(device: str) -> dict[str, type[DiffusionPass]]:
     """Return the registered passes that can do something on a device such as `cuda:0`."""
-    kind = device.split(":")[0]
-    return {name: found for name, found in registry().items() if not found.devices or kind in found.devices}
+    return {name: found for name, found in registry().items() if rules.unfit(found, device) is None}
 
 
 class PassSpace:

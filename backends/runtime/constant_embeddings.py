@@ -1,4 +1,4 @@
-"""Look up what a UNet makes of a timestep, where it was at that timestep before."""
+"""Look up what a denoiser makes of a timestep, where it was at that timestep before."""
 
 from __future__ import annotations
 
@@ -20,35 +20,50 @@ MIXED = ("class_embed_type", "num_class_embeds", "addition_embed_type", "time_co
 
 
 def constant_embeddings(pipe: Pipe, component: str) -> Pipe:
-    """Keep the UNet's time embedding, and each block's projection of it, by timestep and batch; bit for bit the same.
+    """Keep what a denoiser makes of the timestep alone, by timestep and batch; bit for bit the same.
 
-    Only timesteps on the processor are looked up: to read one from a GPU costs more than the layers do.
-    Raises BackendError if the component is no such UNet, or was compiled or exported already.
+    Of a UNet, the time embedding and each block's projection of it; of a transformer with one modulation for all blocks
+    (PixArt), that modulation. Only timesteps on the processor are looked up: to read one from a GPU costs more than the
+    layers do.
+    Raises BackendError if the component is neither, or was compiled or exported already.
     """
     name, state = component_name(pipe, component), attachment(pipe)
-    unet = getattr(pipe, name)
-    if not hasattr(unet, "get_time_embed") or not hasattr(unet, "time_embedding"):
-        raise BackendError(f"{type(unet).__name__} is no UNet2DConditionModel: its time embeddings cannot be kept")
-    mixed = [key for key in MIXED if unet.config.get(key) is not None]
+    denoiser = getattr(pipe, name)
+    mixed = _mixed(denoiser)
     if mixed:
-        raise BackendError(f"{name}: its time embedding depends on more than the timestep ({mixed[0]})")
+        raise BackendError(f"{name}: its time embedding depends on more than the timestep ({mixed})")
     for earlier in ("export", "compile"):
         if state.noted(name, earlier) or state.noted("pipeline", earlier):
             raise BackendError(f"{name}: {earlier} was applied already, its code computes the embeddings itself")
-    if TABLE in unet.__dict__:
+    if TABLE in denoiser.__dict__:
         raise BackendError(f"{name}: its time embeddings are kept already")
-    layers = [unet.time_embedding]
-    projections = [getattr(part, "time_emb_proj", None) for part in unet.modules()]
-    layers += [projection for projection in projections if projection is not None]
-    table = TimeTable(state, name, layers)
-    unet.__dict__[TABLE] = table
-    unet.__dict__["get_time_embed"] = table.entering(unet.get_time_embed)
-    for layer in layers:
-        layer.__dict__["forward"] = table.keeping(layer.forward)
+    if hasattr(denoiser, "adaln_single"):
+        layers = [denoiser.adaln_single]
+        table = TimeTable(state, name, layers)
+        layers[0].__dict__["forward"] = table.modulating(layers[0].forward)
+    else:
+        layers = [denoiser.time_embedding]
+        projections = [getattr(part, "time_emb_proj", None) for part in denoiser.modules()]
+        layers += [projection for projection in projections if projection is not None]
+        table = TimeTable(state, name, layers)
+        denoiser.__dict__["get_time_embed"] = table.entering(denoiser.get_time_embed)
+        for layer in layers:
+            layer.__dict__["forward"] = table.keeping(layer.forward)
+    denoiser.__dict__[TABLE] = table
     state.layers.append(table.request)
     state.note(name, "constant_embeddings")
     state.witnesses.append(table.witness)
     return pipe
+
+
+def _mixed(denoiser: Any) -> str:
+    """Return what beside the timestep a denoiser's time embedding depends on; empty for nothing."""
+    if hasattr(denoiser, "adaln_single"):
+        return "use_additional_conditions" if denoiser.adaln_single.emb.use_additional_conditions else ""
+    if not hasattr(denoiser, "get_time_embed") or not hasattr(denoiser, "time_embedding"):
+        kind = type(denoiser).__name__
+        raise BackendError(f"{kind} is no UNet2DConditionModel and no PixArt: its time embeddings cannot be kept")
+    return next((key for key in MIXED if denoiser.config.get(key) is not None), "")
 
 
 class TimeTable:
@@ -87,24 +102,48 @@ class TimeTable:
 
     def keeping(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """Return what takes the place of a layer's forward."""
-        table: dict[Hashable, Any] = {}
-        self._tables.append(table)
+        look_up = self._table()
 
         @functools.wraps(original)
         def forward(embedded: Any, *args: Any) -> Any:
-            now = self._now
-            if now is None or any(value is not None for value in args):
+            if self._now is None or any(value is not None for value in args):
                 return original(embedded, *args)
-            self._calls += self._state.counting
-            if now in table:
-                self._hits += self._state.counting
-                return table[now]
-            if len(table) >= MOST:
-                table.clear()
-            table[now] = original(embedded, *args)
-            return table[now]
+            return look_up(self._now, lambda: original(embedded, *args))
 
         return forward
+
+    def modulating(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """Return what takes the place of the forward of `adaln_single`, which is given the timestep itself."""
+        look_up = self._table()
+
+        @functools.wraps(original)
+        def forward(
+            timestep: Any, added_cond_kwargs: Any = None, batch_size: Any = None, hidden_dtype: Any = None
+        ) -> Any:
+            made = functools.partial(original, timestep, added_cond_kwargs, batch_size, hidden_dtype)
+            now = None if being_traced() else _values(timestep)
+            if now is None:
+                return made()
+            return look_up((now, batch_size, hidden_dtype, timestep.dtype), made)
+
+        return forward
+
+    def _table(self) -> Callable[[Hashable, Callable[[], Any]], Any]:
+        """Return a new table: what looks a key up, or has its value made."""
+        table: dict[Hashable, Any] = {}
+        self._tables.append(table)
+
+        def look_up(key: Hashable, made: Callable[[], Any]) -> Any:
+            self._calls += self._state.counting
+            if key in table:
+                self._hits += self._state.counting
+                return table[key]
+            if len(table) >= MOST:
+                table.clear()
+            table[key] = made()
+            return table[key]
+
+        return look_up
 
     def witness(self) -> Witness:
         detail = f"{self._name}: {self._hits} of {self._calls} layers of the timestep looked up"
@@ -113,10 +152,16 @@ class TimeTable:
 
 def _time(sample: Any, timestep: Any) -> Hashable:
     """Return what the embedding of a timestep depends on, or None where it is not to be read."""
+    now = _values(timestep)
+    return None if now is None else (now, sample.shape[0], sample.dtype, sample.device)
+
+
+def _values(timestep: Any) -> Hashable:
+    """Return a timestep, or one for each image, as plain numbers; None where reading them costs too much."""
     import torch
 
-    if isinstance(timestep, torch.Tensor):
-        if timestep.device.type != "cpu" or timestep.numel() > 16:
-            return None
-        timestep = tuple(timestep.reshape(-1).tolist())
-    return (timestep, sample.shape[0], sample.dtype, sample.device)
+    if not isinstance(timestep, torch.Tensor):
+        return timestep  # type: ignore[no-any-return]
+    if timestep.device.type != "cpu" or timestep.numel() > 16:
+        return None
+    return tuple(timestep.reshape(-1).tolist())

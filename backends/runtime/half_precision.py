@@ -83,11 +83,19 @@ class Cast:
 
 
 def _cast(module: Any, dtype: Any) -> None:
-    """Cast a component, but for the parts that its class keeps in float32."""
-    wide = getattr(module, "_keep_in_fp32_modules", None) or ()
-    for name, value in [*module.named_parameters(), *module.named_buffers()]:
-        if value.is_floating_point() and not set(name.split(".")) & set(wide):
-            value.data = value.data.to(dtype)
+    """Cast a component, but for the parts that its class keeps in float32.
+
+    Buffers are put in anew: one that is a view would keep a base of the old dtype, which `torch.compile` stumbles over.
+    """
+    wide = set(getattr(module, "_keep_in_fp32_modules", None) or ())
+    for path, part in module.named_modules():
+        for key, value in [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]:
+            if not value.is_floating_point() or {*path.split("."), key} & wide:
+                continue
+            if key in part._buffers:
+                part._buffers[key] = value.to(dtype)
+            else:
+                value.data = value.data.to(dtype)
 
 
 def _floats(value: Any, dtype: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Layers with 8-bit weights that compute the same in eager torch, when traced, and in an engine made of them."""
+"""Layers with 8- or 4-bit weights that compute the same in eager torch, when traced, and in an engine made of them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ from typing import Any
 
 import torch
 from torch import nn
+
+from diffopt.backends.runtime.int4 import Int4Weight, being_exported, fits
+
+SCHEMES = ("int8-weights", "int8-dynamic", "int4-weights")
 
 SMALLEST = 1024
 """Layers with fewer weights are left alone: there is nothing to gain."""
@@ -29,25 +33,29 @@ class Int8Weight(nn.Module):
         self.register_buffer("values", (rows / scale).round().clamp(-127, 127).to(torch.int8).view(weight.shape))
         self.register_buffer("scale", scale.view(shape).to(weight.dtype))
 
+    def widened(self) -> torch.Tensor:
+        """Return the weight in floating point."""
+        return self.values.to(self.scale.dtype) * self.scale
 
-def dequantized(stored: Int8Weight) -> torch.Tensor:
-    """Return the weight in floating point."""
-    return stored.values.to(stored.scale.dtype) * stored.scale
+    @property
+    def bytes(self) -> int:
+        """How much memory it takes."""
+        return _bytes(self.values) + _bytes(self.scale)
 
 
-class Int8Linear(nn.Linear):
-    """A linear layer with 8-bit weights; `dynamic` ones multiply integers."""
+class NarrowLinear(nn.Linear):
+    """A linear layer with 8- or 4-bit weights; `dynamic` ones multiply 8-bit integers."""
 
-    def __init__(self, layer: nn.Linear, *, dynamic: bool) -> None:
+    def __init__(self, layer: nn.Linear, stored: Int8Weight | Int4Weight, *, dynamic: bool) -> None:
         nn.Module.__init__(self)
         self.in_features, self.out_features = layer.in_features, layer.out_features
         self.bias = layer.bias
-        self.stored = Int8Weight(layer.weight)
+        self.stored = stored
         self.dynamic = dynamic
 
     @property
     def weight(self) -> torch.Tensor:  # type: ignore[override]
-        return dequantized(self.stored)
+        return self.stored.widened()
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         if not self.dynamic or being_exported():
@@ -59,10 +67,10 @@ class Int8Linear(nn.Linear):
         return out if self.bias is None else out + self.bias
 
 
-class Int8Conv2d(nn.Conv2d):
-    """A convolution with 8-bit weights."""
+class NarrowConv2d(nn.Conv2d):
+    """A convolution with 8- or 4-bit weights."""
 
-    def __init__(self, layer: nn.Conv2d) -> None:
+    def __init__(self, layer: nn.Conv2d, stored: Int8Weight | Int4Weight) -> None:
         nn.Module.__init__(self)
         names = (
             "in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode",
@@ -71,39 +79,35 @@ class Int8Conv2d(nn.Conv2d):
         for name in names:
             setattr(self, name, getattr(layer, name))
         self.bias = layer.bias
-        self.stored = Int8Weight(layer.weight)
+        self.stored = stored
 
     @property
     def weight(self) -> torch.Tensor:  # type: ignore[override]
-        return dequantized(self.stored)
+        return self.stored.widened()
 
 
-def being_exported() -> bool:
-    """Tell whether a tracer is looking: engines round what enters a layer by themselves."""
-    return bool(torch._C._get_tracing_state()) or torch.compiler.is_exporting()
-
-
-def replace_layers(component: nn.Module, *, dynamic: bool, exclude: Sequence[str] = ()) -> tuple[list[Any], int, int]:
+def replace_layers(component: nn.Module, scheme: str, *, exclude: Sequence[str] = ()) -> tuple[list[Any], int, int]:
     """Replace layers in place; return the new ones, and the bytes of their weights before and after.
 
+    scheme: one of `SCHEMES`.
     exclude: layers that stay, by their names or the parts these start with.
     """
     layers: list[Any] = []
     before = after = 0
-    for path, layer, made in quantizable(component, dynamic=dynamic):
+    for path, layer, made in quantizable(component, scheme):
         if any(path == name or path.startswith(f"{name}.") for name in exclude):
             continue
         put(component, path, made)
         layers.append(made)
         before += _bytes(layer.weight)
-        after += _bytes(made.stored.values) + _bytes(made.stored.scale)
+        after += made.stored.bytes
     return layers, before, after
 
 
-def quantizable(component: nn.Module, *, dynamic: bool) -> Iterator[tuple[str, Any, Any]]:
+def quantizable(component: nn.Module, scheme: str) -> Iterator[tuple[str, Any, Any]]:
     """Yield the name of each layer that is worth it, the layer, and what would take its place."""
     for path, layer in list(component.named_modules()):
-        made = None if TIME in path or not path else _quantized(layer, dynamic=dynamic)
+        made = None if TIME in path or not path else _quantized(layer, scheme)
         if made is not None:
             made.train(layer.training)
             yield path, layer, made
@@ -116,17 +120,21 @@ def put(component: nn.Module, path: str, layer: nn.Module) -> None:
 
 
 def take_effect(layers: list[Any]) -> int:
-    """Return how many of the layers still hold 8-bit weights."""
-    return sum(layer.stored.values.dtype == torch.int8 for layer in layers)
+    """Return how many of the layers still hold narrow weights."""
+    return sum(layer.stored.values.element_size() == 1 for layer in layers)
 
 
 def _bytes(value: Any) -> int:
     return int(value.numel() * value.element_size())
 
 
-def _quantized(layer: nn.Module, *, dynamic: bool) -> Int8Linear | Int8Conv2d | None:
-    if type(layer) is nn.Linear and layer.weight.numel() >= SMALLEST:
-        return Int8Linear(layer, dynamic=dynamic)
-    if type(layer) is nn.Conv2d and layer.weight.numel() >= SMALLEST:
-        return Int8Conv2d(layer)
+def _quantized(layer: nn.Module, scheme: str) -> NarrowLinear | NarrowConv2d | None:
+    if not isinstance(layer, nn.Linear | nn.Conv2d) or layer.weight.numel() < SMALLEST:
+        return None
+    four = scheme == "int4-weights" and fits(layer.weight)
+    if type(layer) is nn.Linear:
+        stored = Int4Weight(layer.weight) if four else Int8Weight(layer.weight)
+        return NarrowLinear(layer, stored, dynamic=scheme == "int8-dynamic")
+    if type(layer) is nn.Conv2d:
+        return NarrowConv2d(layer, Int4Weight(layer.weight) if four else Int8Weight(layer.weight))
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from diffopt.backends.base import BackendError, Witness
@@ -9,7 +10,7 @@ from diffopt.backends.runtime.attachment import attachment, component_name
 from diffopt.backends.runtime.open_cache_context import open_cache_context
 
 Pipe = TypeVar("Pipe")
-KINDS = ("first-block", "taylorseer")
+KINDS = ("first-block", "taylorseer", "mag")
 
 
 def native_cache(
@@ -21,15 +22,20 @@ def native_cache(
     interval: int = 3,
     order: int = 1,
     warm: int = 3,
+    longest: int = 3,
+    ratios: Sequence[float] = (),
 ) -> Pipe:
-    """Let diffusers cache blocks (`first-block`, by `threshold`) or attentions (`taylorseer`, by `interval`).
+    """Let diffusers cache blocks (`first-block`, `mag`, by `threshold`) or attentions (`taylorseer`, by `interval`).
 
+    warm: steps at the start that run in full (`taylorseer`, `mag`).
+    longest: cached steps in a row at most (`mag`).
+    ratios: how much larger the blocks' residual is than a step before, one number for each step (`mag`).
     Works in pipelines that open no cache context and with transformers that lack the mixin. Raises BackendError if
     there is no such cache, or diffusers does not know the transformer's blocks.
     """
     import torch
-    from diffusers import FirstBlockCacheConfig, TaylorSeerCacheConfig
-    from diffusers.hooks import apply_first_block_cache, apply_taylorseer_cache
+    from diffusers import FirstBlockCacheConfig, MagCacheConfig, TaylorSeerCacheConfig
+    from diffusers.hooks import apply_first_block_cache, apply_mag_cache, apply_taylorseer_cache
 
     from diffopt.backends.runtime.block_cache import blocks_of
 
@@ -39,6 +45,8 @@ def native_cache(
         raise BackendError(f"no cache {kind!r}", f"there are {', '.join(KINDS)}")
     if getattr(denoiser, "is_cache_enabled", False) or state.noted(name, "follow_step_plan"):
         raise BackendError(f"{name} is cached already")
+    if kind == "mag" and not ratios:
+        raise BackendError("mag needs ratios", "`python -m diffopt.bench.fit magcache MODEL` measures them")
     blocks, _ = blocks_of(denoiser)
     attentions = [child for child_name, child in blocks[-1].named_children() if child_name.startswith("attn")]
     watched = next(module for held in attentions for module in held.modules() if isinstance(module, torch.nn.Linear))
@@ -49,6 +57,15 @@ def native_cache(
                 f"the last block of {type(denoiser).__name__} returns no text: first-block cannot cache it"
             )
         apply_first_block_cache(denoiser, FirstBlockCacheConfig(threshold=threshold))
+    elif kind == "mag":
+        settings = MagCacheConfig(
+            threshold=threshold,
+            max_skip_steps=longest,
+            retention_ratio=warm / len(ratios),
+            num_inference_steps=len(ratios),
+            mag_ratios=[*ratios],
+        )
+        apply_mag_cache(denoiser, settings)
     else:
         config = TaylorSeerCacheConfig(
             cache_interval=interval,

@@ -36,6 +36,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--prior", metavar="STORE", help="an earlier run whose effects of passes propose candidates too"
     )
     parser.add_argument(
+        "--fit-solver",
+        metavar="N,N",
+        help="fit solvers of so many steps to the model first, which takes a minute or more",
+    )
+    parser.add_argument(
         "--no-controls", action="store_true", help="leave out the control arms; torch.compile takes long"
     )
     parser.add_argument(
@@ -69,6 +74,12 @@ def run(options: argparse.Namespace) -> int:
         from diffopt.composition import with_prior
 
         agent = with_prior(agent, store_of(options.prior))
+    if options.fit_solver is not None:
+        from diffopt.fitted import step_counts, with_fitted
+
+        if options.keep_steps:
+            raise DiffoptError("a fitted solver changes the steps, which are to be kept", where="--fit-solver")
+        agent = with_fitted(agent, step_counts(options.fit_solver), options.source, options.target)
     with Display(quiet=options.json) as display:
         artifact = compile(
             options.source,

@@ -111,10 +111,12 @@ def _list(store: object, *, as_json: bool) -> int:
         print_json({"store": store.path, "runs": rows})
         return 0
     for row in rows:
-        sys.stdout.write(
+        line = (
             f"{row['run']:24} {row['made_with']}  {row['measured']:4} measured {row['failed']:3} failed"
-            f" {row['pending']:3} pending {row['refused']:3} refused  {row['target']}  {row['model']}\n"
+            f" {row['pending']:3} pending {row['refused']:3} refused  {row['target']}  {row['model']}"
         )
+        # Manifests come from elsewhere too: no control character of theirs reaches the terminal.
+        sys.stdout.write("".join(char if char.isprintable() else "?" for char in line) + "\n")
     return 0
 
 

@@ -23,8 +23,8 @@ class AttentionBackend(DiffusionPass):
     What it does: calls `set_attention_backend`: `_native_math` multiplies matrices plainly, `_native_efficient`,
     `_native_flash` and `_native_cudnn` pick a kernel of PyTorch's, `flex` compiles one.
     When it helps: where PyTorch's own choice is not the fastest, which only a measurement says.
-    Refuses when: the denoiser does not dispatch its attention (UNets), is compiled or exported already, or the kernel takes
-    no mask (flash) where the prompt is padded, or no float32 (flash, cuDNN).
+    Refuses when: the denoiser does not dispatch its attention (UNets), is compiled or exported already, or the
+    kernel takes no mask (flash) where the prompt is padded, no float32 (flash, cuDNN), or no heads of this size.
     What it costs: tier exact, to the last bits.
     References: diffusers, "Attention backends"; FlashAttention arXiv 2205.14135; FlexAttention arXiv 2412.05496.
     """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -14,7 +13,7 @@ from xdsl.dialects.builtin import ModuleOp
 from diffopt.ir.dialect import denoiser_of, steps_of
 from diffopt.ir.reuse import Reuse
 from diffopt.passes.base import DiffusionPass, Example, Family, Refusal, Tier
-from diffopt.passes.caching.schedule import block_count, mark, refuse_schedule, steps_by_drift
+from diffopt.passes.caching.schedule import block_count, mark, numbers, refuse_schedule, steps_by_drift
 
 
 @dataclass(frozen=True)
@@ -27,9 +26,10 @@ class CacheAdaptive(DiffusionPass):
     `python -m diffopt.bench.fit drift MODEL --steps N` measures the drift in one run of the pipeline and prints this
     pass with it; without, every step counts the same, and the schedule is uniform.
     When it helps: where features move fast at one end of the schedule and hardly at the other.
-    Refuses when: the drift was measured at another number of steps, nothing or all would be cached, or the features
-    are cached already.
-    What it costs: tier traded; the measured run, once.
+    Refuses when: the drift was measured at another number of steps, nothing or all would be cached, the features
+    are cached already, half-precision casts them, or the call is more than one denoiser over one whole schedule.
+    What it costs: tier traded; the measured run, once. It stands where MagCache and TeaCache do: one measured number a step
+    decides, here when the code is written, there (native-cache{kind=mag}) as it runs.
     References: MagCache arXiv 2506.09045, TeaCache arXiv 2411.19108; EasyCache arXiv 2507.02860.
     """
 
@@ -54,7 +54,7 @@ class CacheAdaptive(DiffusionPass):
     def check_options(self) -> None:
         self.require(0.0 < self.threshold <= 10.0, "threshold", "above 0 and up to 10")
         self.require(1 <= self.longest <= 50, "longest", "from 1 to 50")
-        self.require(_numbers(self.drift) is not None, "drift", "numbers from 0 up, parted by commas")
+        self.require(numbers(self.drift) is not None, "drift", "numbers from 0 up, parted by commas")
 
     @classmethod
     def space(cls, module: ModuleOp) -> Iterator[Self]:
@@ -67,7 +67,7 @@ class CacheAdaptive(DiffusionPass):
                 yield made
 
     def refuse(self, module: ModuleOp) -> Refusal | None:
-        measured, steps = len(_numbers(self.drift) or ()) + 1, steps_of(module)
+        measured, steps = len(numbers(self.drift) or ()) + 1, steps_of(module)
         if self.drift and measured != steps:
             return Refusal(f"the drift was measured for {measured} steps, and there are {steps}: measure it again")
         if steps == 1:
@@ -82,14 +82,5 @@ class CacheAdaptive(DiffusionPass):
 
     def _full(self, module: ModuleOp) -> tuple[int, ...]:
         steps = steps_of(module)
-        drift = _numbers(self.drift) or (1 / steps,) * (steps - 1)
+        drift = numbers(self.drift) or (1 / steps,) * (steps - 1)
         return steps_by_drift(drift, self.threshold, self.longest)
-
-
-def _numbers(text: str) -> tuple[float, ...] | None:
-    """Read numbers parted by commas; `None` if the text is anything else."""
-    try:
-        found = tuple(float(part) for part in text.split(",")) if text else ()
-    except ValueError:
-        return None
-    return found if all(number >= 0 and math.isfinite(number) for number in found) else None

@@ -23,7 +23,8 @@ class CacheBlocks(DiffusionPass):
     and `last` blocks alone and add what the blocks between added to the hidden states at the last full step. The
     decision is a static schedule, so nothing is computed or compared to take it, and it compiles.
     When it helps: with many steps; most of a transformer's cost is in its middle blocks.
-    Refuses when: the denoiser is no transformer, its features are cached already, or its blocks or steps are too few.
+    Refuses when: the denoiser is no transformer, its features are cached already, its blocks or steps are too few,
+    or the call is more than one denoiser over one whole schedule.
     What it costs: tier traded; near at an interval of 2 of 50 steps.
     References: FBCache (ParaAttention), DBCache (cache-dit), FORA arXiv 2407.01425.
     """

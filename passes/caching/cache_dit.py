@@ -32,8 +32,9 @@ class CacheDit(DiffusionPass):
     are skipped while the residual of the first changes by less than `threshold`, after `warm` full steps. With `order`, what
     they gave is forecast by TaylorSeer instead of taken as it was.
     When it helps: where the decision should follow the prompt; with guidance, each half has a decision of its own.
-    Refuses when: cache-dit is not installed or has no adapter for the pipeline, there are no more steps than warm ones, or
-    the transformer is cached, compiled or exported already.
+    Refuses when: cache-dit is not installed or has no adapter for the pipeline, there are no more steps than warm
+    ones, the transformer is cached, compiled or exported already, a plan of steps takes its guidance apart, or the
+    call is more than one denoiser over one whole schedule.
     What it costs: tier traded. The decision looks at data on the host, at each step.
     References: cache-dit, github.com/vipshop/cache-dit; FBCache (ParaAttention); TaylorSeer arXiv 2503.06923.
     """
@@ -48,6 +49,13 @@ class CacheDit(DiffusionPass):
         Example("cache-dit", refusal="is for transformers"),
     )
     one_of = "feature-cache"
+    excludes = MappingProxyType(
+        dict.fromkeys(
+            ("guidance-window", "reuse-unconditional", "split-guidance-batch"),
+            "a plan of steps takes the halves of guidance apart, and what is cached is of both",
+        )
+        | {"export": "its decisions at run time cannot be traced into an engine"}
+    )
     architectures = ("transformer",)
     before = ("family:compilation",)
     packages = MappingProxyType({"cache_dit": "caching"})

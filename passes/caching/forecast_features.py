@@ -22,7 +22,8 @@ class ForecastFeatures(DiffusionPass):
     `order`, which are differences between full steps. The coefficients follow from the schedule, so they are constants
     in code that is compiled or exported.
     When it helps: behind cache-features, cache-blocks or cache-adaptive, at intervals where plain reuse lags behind.
-    Refuses when: nothing is cached, what is cached is frozen cross-attention, or too few steps are full.
+    Refuses when: nothing is cached, what is cached is frozen cross-attention, it is forecast already, or too few
+    steps are full.
     What it costs: tier traded; `order` more copies of the features in memory, and an addition each. A high order over
     a long interval overshoots and is worse than plain reuse.
     References: TaylorSeer arXiv 2503.06923.

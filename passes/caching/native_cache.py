@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal, Self
 
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
 
 from diffopt.ir.description import JSON
-from diffopt.ir.dialect import denoiser_of
+from diffopt.ir.dialect import denoiser_of, steps_of
 from diffopt.passes.base import DiffusionPass, Example, Family, Refusal, Tier
-from diffopt.passes.caching.schedule import refuse_schedule
+from diffopt.passes.caching.schedule import numbers, refuse_schedule
 
-BROKEN = {"first-block": ("SD3",), "taylorseer": ("PixArt",)}
+BROKEN: dict[str, tuple[str, ...]] = {"first-block": ("SD3",), "taylorseer": ("PixArt",), "mag": ()}
 """Transformers that a cache of diffusers 0.42 fails on (a block without text states) or passes by unseen."""
 
 
@@ -24,13 +25,17 @@ class NativeCache(DiffusionPass):
 
     What it does: lets diffusers reuse all blocks but the first while that one's residual changes by less than
     `threshold` (first-block), or forecast attentions between every `interval`-th step after the `warm` first ones
-    (taylorseer). The context that these caches need is opened where the pipeline opens none.
+    (taylorseer), or, after the `warm` first steps, reuse the residual of all blocks up to `longest` steps in a row, while
+    `ratios` of its size from step to step say that it has changed by less than `threshold` (mag). These ratios belong to
+    a checkpoint and a scheduler: `python -m diffopt.bench.fit magcache MODEL` measures them in one traced run and prints
+    this pass with them. The context that these caches need is opened where the pipeline opens none.
     When it helps: where a decision taken at run time beats a schedule: prompts or sizes that differ much.
-    Refuses when: the denoiser is no transformer or a video's, it is cached, exported or compiled already, or this cache
-    of diffusers does not work with its blocks.
-    What it costs: tier traded. The decision looks at data on the host, so the whole denoiser cannot be compiled or
-    exported with it: cache-blocks and forecast-features are the static kin of the two.
-    References: FBCache (ParaAttention), TaylorSeer arXiv 2503.06923; diffusers.hooks 0.42.
+    Refuses when: the denoiser is no transformer or a video's, it is cached, exported or compiled already, a plan of
+    steps takes its guidance apart, this cache of diffusers does not work with its blocks, or mag has no ratios, or
+    ratios of another number of steps.
+    What it costs: tier traded. The decision is taken on the host, so the whole denoiser cannot be compiled or
+    exported with it: cache-blocks, forecast-features and cache-adaptive are the static kin of the three.
+    References: FBCache (ParaAttention), TaylorSeer arXiv 2503.06923, MagCache arXiv 2506.09045; diffusers.hooks 0.42.
     """
 
     name = "native-cache"
@@ -39,23 +44,35 @@ class NativeCache(DiffusionPass):
     examples = (
         Example("native-cache{threshold=0.1}", expect='diffusion.transform "native_cache"', model="flux"),
         Example("native-cache,cache-blocks", refusal="at most one feature-cache", model="flux"),
+        Example("native-cache{kind=mag}", refusal="needs ratios of this checkpoint", model="flux"),
         Example("native-cache", refusal="is for transformers"),
     )
     one_of = "feature-cache"
+    excludes = MappingProxyType(
+        dict.fromkeys(
+            ("guidance-window", "reuse-unconditional", "split-guidance-batch"),
+            "a plan of steps takes the halves of guidance apart, and what is cached is of both",
+        )
+        | {"export": "its decisions at run time cannot be traced into an engine"}
+    )
     architectures = ("transformer",)
     before = ("family:compilation",)
 
-    kind: Literal["first-block", "taylorseer"] = "first-block"
+    kind: Literal["first-block", "taylorseer", "mag"] = "first-block"
     threshold: float = 0.05
     interval: int = 3
     order: int = 1
     warm: int = 3
+    longest: int = 3
+    ratios: str = ""
 
     def check_options(self) -> None:
         self.require(0.0 < self.threshold <= 1.0, "threshold", "above 0 and up to 1")
         self.require(2 <= self.interval <= 20, "interval", "from 2 to 20")
         self.require(0 <= self.order <= 2, "order", "from 0 to 2")
         self.require(1 <= self.warm <= 100, "warm", "from 1 to 100")
+        self.require(1 <= self.longest <= 50, "longest", "from 1 to 50")
+        self.require(numbers(self.ratios) is not None, "ratios", "numbers from 0 up, parted by commas")
 
     @classmethod
     def space(cls, module: ModuleOp) -> Iterator[Self]:
@@ -70,6 +87,8 @@ class NativeCache(DiffusionPass):
             return Refusal(
                 f"the {self.kind} cache of diffusers does not work with {kind}", "@transformer", "wrong-kind"
             )
+        if self.kind == "mag" and (found := self._unlike(module)):
+            return found
         built = [t.transform.data for t in denoiser_of(module).transforms if t.transform.data in ("compile", "export")]
         if built:
             return Refusal(f"{built[0]} leaves no blocks that diffusers could cache", "@transformer", "order")
@@ -83,4 +102,20 @@ class NativeCache(DiffusionPass):
             "order": self.order,
             "warm": self.warm,
         }
-        denoiser_of(op).add_transform("native_cache", first if self.kind == "first-block" else series, self.name)
+        magnitudes: dict[str, JSON] = {
+            "kind": self.kind,
+            "threshold": self.threshold,
+            "warm": self.warm,
+            "longest": self.longest,
+            "ratios": [*(numbers(self.ratios) or ())],
+        }
+        arguments = {"first-block": first, "taylorseer": series, "mag": magnitudes}[self.kind]
+        denoiser_of(op).add_transform("native_cache", arguments, self.name)
+
+    def _unlike(self, module: ModuleOp) -> Refusal | None:
+        measured, steps = len(numbers(self.ratios) or ()), steps_of(module)
+        if not measured:
+            return Refusal("mag needs ratios of this checkpoint: `python -m diffopt.bench.fit magcache MODEL` has them")
+        if measured != steps:
+            return Refusal(f"the ratios were measured for {measured} steps, and there are {steps}: measure them again")
+        return None

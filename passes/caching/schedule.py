@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Literal
 
@@ -110,3 +111,12 @@ def _several_loops(module: ModuleOp) -> str:
         if any(not isinstance(value.type, EmbeddingType) for value in predict.conditions):
             return "the denoiser is given more than embeddings"
     return ""
+
+
+def numbers(text: str) -> tuple[float, ...] | None:
+    """Read numbers parted by commas; `None` if the text is anything else."""
+    try:
+        found = tuple(float(part) for part in text.split(",")) if text else ()
+    except ValueError:
+        return None
+    return found if all(number >= 0 and math.isfinite(number) for number in found) else None

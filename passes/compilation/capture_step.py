@@ -11,6 +11,7 @@ from xdsl.dialects.builtin import ModuleOp
 
 from diffopt.ir.dialect import components, denoiser_of, denoisers_of, loops, stages
 from diffopt.passes.base import DiffusionPass, Example, Family, Refusal, Tier, unlike_torch
+from diffopt.passes.steps.solvers import asks_twice
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,9 @@ class CaptureStep(DiffusionPass):
     on the device, so nothing is read back. The denoiser in it is compiled by `mode`. On other devices the same loop runs
     uncaptured.
     When it helps: on a GPU; with freeze-prompt, which only such a loop can follow.
-    Refuses when: the denoiser is compiled or exported already, several denoisers or stages share the call, or the scheduler
-    asks the denoiser twice a step.
+    Refuses when: the denoiser is compiled or exported already, several denoisers or stages share the call, the
+    halves of guidance are taken apart, the attention asked for takes no float32, or the scheduler asks the denoiser
+    twice a step.
     What it costs: tier exact, to the last bits. The first request of each schedule and size is an ordinary one. Schedulers
     that draw noise or look back further than three steps run as they did, and the witness says so.
     Measured on an H200 (docs/gpu.md): with regional compilation and fused kernels 1.07 times stock torch.compile on PixArt-Σ and
@@ -40,6 +42,7 @@ class CaptureStep(DiffusionPass):
         ),
         Example("capture-step,compile", refusal="cannot have both capture-step and compile"),
         Example("capture-step,quantize", refusal="quantize must come before capture-step"),
+        Example("reduce-steps{solver=heun},capture-step", refusal="asks the denoiser twice a step"),
     )
     after = ("family:quantization", "fuse-qkv", "channels-last", "freeze-prompt")
     one_of = "engine"
@@ -69,7 +72,7 @@ class CaptureStep(DiffusionPass):
         dtype = str(components(module)["pipeline"].values.get("dtype"))
         if self.attention in ("cudnn", "flash") and dtype == "float32":
             return Refusal(f"{self.attention} takes no float32, and the pipeline is in it", "", "dtype")
-        return unlike_torch(module)
+        return asks_twice(module) or unlike_torch(module)
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         denoiser_of(op).add_transform("capture_step", {"mode": self.mode, "attention": self.attention}, self.name)

@@ -32,9 +32,9 @@ class Export(DiffusionPass):
     When it helps: nearly always on a CPU; the whole-pipeline engine most at few steps, where Python costs as much as
     the network. `backend=aotinductor` needs a C++ compiler and about a minute a component once; its engines load without
     either, and no search proposes it.
-    Refuses when: an engine is there already, the package is missing, or, for `scope=pipeline`, the pipeline's class is not
-    one of those whose calls were seen to become one program. What a backend cannot convert (`docs/coverage.md`) fails when
-    the engine is built.
+    Refuses when: an engine is there already, the package is missing, the backend has not that precision, the pipeline has no
+    such part, or, for `scope=pipeline`, its class is not one of those whose calls were seen to become one program. What a
+    backend cannot convert (`docs/coverage.md`) fails when the engine is built.
     What it costs: tier exact in f32, near in bf16.
     References: OpenVINO, ONNX Runtime and AOTInductor documentation.
     """

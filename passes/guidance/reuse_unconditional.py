@@ -23,7 +23,8 @@ class ReuseUnconditional(DiffusionPass):
     unconditional `prediction` itself.
     When it helps: with classifier-free guidance in one batch, on the steps that guidance-window leaves guided; the two
     halves differ by less, and more slowly, than either changes.
-    Refuses when: there is no guidance in one batch, too few steps are guided, or the half is reused already.
+    Refuses when: there is no guidance in one batch, too few steps are guided, the half is reused already, the call
+    is more than a plain loop, or the scheduler asks the denoiser twice a step.
     What it costs: tier traded; near for every second step.
     References: FasterCache arXiv 2410.19355; compress guidance arXiv 2408.11194; adaptive guidance arXiv 2312.12487.
     """

@@ -22,7 +22,8 @@ class SplitGuidanceBatch(DiffusionPass):
     When it helps: where memory is short, where a batch of one is what an engine or a cache of the processor fits, and
     with guidance-window or reuse-unconditional, after which every call has one size, so that compiled code and CUDA
     graphs are made once.
-    Refuses when: there is no guidance in one batch, or its halves are apart already.
+    Refuses when: there is no guidance in one batch, its halves are apart already, the call is more than a plain
+    loop, or the scheduler asks the denoiser twice a step.
     What it costs: exact but for the order of sums inside a kernel; on devices that a batch of one leaves idle, time.
     References: FasterCache arXiv 2410.19355, on what the two halves share.
     """

@@ -20,7 +20,8 @@ class FuseQkv(DiffusionPass):
 
     What it does: joins the three projections of each self-attention, and the two of the prompt in each cross-attention.
     When it helps: where the matrices are small and each call costs; before quantization one scale serves three.
-    Refuses when: the class has no fused projections in diffusers, or the weights are quantized, compiled or exported.
+    Refuses when: the class has no fused projections in diffusers, or has such as leave out the norms of queries and
+    keys (Stable Diffusion 3.5), or the weights are quantized, compiled or exported.
     What it costs: tier exact, to the last bits; the projections are kept twice.
     References: diffusers, `fuse_qkv_projections`.
     """

@@ -20,7 +20,8 @@ class CastLayerwise(DiffusionPass):
     What it does: calls `enable_layerwise_casting`: weights rest in `storage`, a layer's are widened while it computes; norms
     and embeddings stay wide.
     When it helps: in memory alone, to a quarter of float32; it is slower.
-    Refuses when: the weights are quantized or in 16 bits already, or the denoiser is exported.
+    Refuses when: the weights are quantized or in 16 bits already, the denoiser is exported or its features are
+    cached, or groups of it are offloaded.
     What it costs: tier traded: weights are rounded to 2 or 3 bits behind the point.
     References: diffusers, "Layerwise casting"; FP8 formats arXiv 2209.05433.
     """

@@ -21,7 +21,7 @@ class OffloadGroups(DiffusionPass):
     What it does: calls `enable_group_offload` for every component: `kind` says whether groups are blocks or single layers,
     `blocks` how many blocks; with `stream` the next group is copied while this one computes.
     When it helps: in GPU memory, with most of the speed where streams hide the copying.
-    Refuses when: parts are offloaded, cast or on engines already; the emitted code, where there is no CUDA device.
+    Refuses when: parts are offloaded, cast or on engines already; the target, or where the emitted code runs, is no CUDA device.
     What it costs: tier exact; some time, and pinned memory for streams. Not run by us: it needs CUDA.
     References: diffusers, "Group offloading".
     """
@@ -37,6 +37,7 @@ class OffloadGroups(DiffusionPass):
         Example("offload-groups,offload-model", refusal="cannot have both offload-groups and offload-model"),
     )
     one_of = "offload"
+    devices = ("cuda",)
     on_request = True
     excludes = {
         "export": "an engine stays where it was built",

@@ -20,7 +20,7 @@ class OffloadModel(DiffusionPass):
     What it does: calls `enable_model_cpu_offload`: a whole component moves to the GPU when it is called, and back when the
     next one is.
     When it helps: in GPU memory, to the largest component; a request takes longer by the moves.
-    Refuses when: parts are offloaded or on engines already; on a processor alone diffusers itself refuses.
+    Refuses when: parts are offloaded or on engines already; the target is no CUDA device.
     What it costs: tier exact; time. Not run by us: it needs CUDA.
     References: diffusers, "Reduce memory usage"; accelerate.
     """
@@ -33,6 +33,7 @@ class OffloadModel(DiffusionPass):
         Example("offload-model,offload-sequential", refusal="cannot have both offload-model and offload-sequential"),
     )
     one_of = "offload"
+    devices = ("cuda",)
     on_request = True
     excludes = {"export": "an engine stays where it was built"}
 

@@ -19,7 +19,8 @@ class OffloadSequential(DiffusionPass):
 
     What it does: calls `enable_sequential_cpu_offload`: weights rest in main memory, and move layer by layer.
     When it helps: in GPU memory, to the largest layer; it is very slow.
-    Refuses when: parts are offloaded, quantized, compiled or on engines already; on a processor diffusers itself refuses.
+    Refuses when: parts are offloaded, quantized, compiled or on engines already; the target is no
+    CUDA device.
     What it costs: tier exact; much time. Not run by us: it needs CUDA.
     References: diffusers, "Reduce memory usage"; accelerate.
     """
@@ -32,6 +33,7 @@ class OffloadSequential(DiffusionPass):
         Example("export,offload-sequential", refusal="an engine stays where it was built"),
     )
     one_of = "offload"
+    devices = ("cuda",)
     on_request = True
     excludes = {
         "export": "an engine stays where it was built",

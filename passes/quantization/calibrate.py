@@ -24,8 +24,9 @@ class Calibrate(DiffusionPass):
     OpenVINO engine that export builds behind it: `full` computes in 8 bits, with ranges seen in the samples; `hybrid` does so
     for convolutions and stores the other layers' weights in 8 bits; `weights` stores all of them and needs no ranges.
     When it helps: on processors with instructions for 8 bits (VNNI, AMX); elsewhere in memory alone.
-    Refuses when: the denoiser is no UNet, its weights are quantized or in 16 bits, or it is compiled or exported already. By
-    itself it changes nothing: an export of the denoiser, with OpenVINO, must follow.
+    Refuses when: the denoiser is no UNet, its weights are quantized or in 16 bits, it is compiled or exported
+    already, or the call is more than a plain loop. By itself it changes nothing: an export of the denoiser, with
+    OpenVINO, must follow.
     What it costs: tier near to traded: activations differ from step to step, and one range must hold for all; the recorded
     requests, and minutes for large networks, when the engine is built.
     References: NNCF post-training quantization; Q-Diffusion arXiv 2302.04304; PTQ4DM arXiv 2211.15736.

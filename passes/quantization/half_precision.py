@@ -23,7 +23,8 @@ class HalfPrecision(DiffusionPass):
     What it does: casts the component to bfloat16 or float16; the sampler's arithmetic stays as wide as it was. An output that
     is not finite is computed again in float32, where the component then stays.
     When it helps: on GPUs always; on CPUs with AMX or AVX-512 BF16; on others it is slower.
-    Refuses when: the weights are quantized, cast or in 16 bits already, or the component is compiled or exported.
+    Refuses when: the weights are quantized, cast or in 16 bits already, the component is compiled, exported or
+    cached (a UNet), or there is none.
     What it costs: tier near.
     References: BFloat16 arXiv 1905.12322.
     """

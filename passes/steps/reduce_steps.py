@@ -22,8 +22,9 @@ class ReduceSteps(DiffusionPass):
     loops. `spacing` says where the timesteps of a model that predicts noise or velocity lie; flows have their own.
     When it helps: always in time; in fidelity as far as the solver follows the same probability-flow trajectory. Heun
     asks the denoiser twice a step.
-    Refuses when: no fewer steps are asked for than there are, a cache schedule is fixed already, or the solver does
-    not integrate what the model predicts, or would not keep how its schedule is shifted.
+    Refuses when: no fewer steps are asked for than there are, a cache schedule, the timesteps, or the steps that
+    reuse the unconditional half are fixed already, or the solver does not integrate what the model predicts, or
+    would not keep how its schedule is shifted.
     What it costs: tier traded; at more than about half of the steps often near.
     References: DDIM arXiv 2010.02502; DPM-Solver++ arXiv 2211.01095; DEIS arXiv 2204.13902; UniPC arXiv 2302.04867;
     Heun arXiv 2206.00364;

@@ -25,8 +25,8 @@ class FusePipeline(DiffusionPass):
     The pipeline's own Python runs no more.
     When it helps: where that Python costs as much as the network: small networks, few steps, engines. It is what export of
     the whole pipeline hands to its engine, which also inlines every call.
-    Refuses when: the pipeline is of another class than those whose calls were seen to become one program, or its parts are
-    compiled, cast, offloaded or remembered.
+    Refuses when: the pipeline is of another class than those whose calls were seen to become one program, or not in float32,
+    or its parts are compiled, cast, offloaded or remembered.
     What it costs: tier exact to the last bits; one run at loading; for one number of steps, one guidance and one size, all
     else runs as before.
     References: function outlining and inlining, as in any compiler; torch.fx.

@@ -19,7 +19,8 @@ class TileVae(DiffusionPass):
 
     What it does: decodes in tiles of `tile` pixels that overlap by a share of a side, and blends the seams.
     When it helps: in memory, for images much larger than a tile; it is slower, and images of one tile stay as they are.
-    Refuses when: there is no AutoencoderKL, or it is compiled or exported already.
+    Refuses when: there is no AutoencoderKL, it is tiny, compiled or exported already, or a tile is no multiple of
+    the pixels of a latent.
     What it costs: tier traded: each tile is normalized by itself, so tones may differ from tile to tile.
     References: diffusers, "Reduce memory usage".
     """

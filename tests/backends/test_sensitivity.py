@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from diffopt.backends.base import BackendError
-from diffopt.backends.runtime.int8 import Int8Linear, replace_layers
+from diffopt.backends.runtime.int8 import NarrowLinear, replace_layers
 from diffopt.backends.sensitivity import choose, measure_sensitivity
 
 
@@ -35,10 +35,10 @@ def _calls() -> list[Any]:
 def test_the_hard_layer_costs_most_and_the_denoiser_is_left_as_it_was() -> None:
     denoiser, calls = _Denoiser(), _calls()
     before = {name: value.clone() for name, value in denoiser.state_dict().items()}
-    found = measure_sensitivity(denoiser, calls, dynamic=False)
+    found = measure_sensitivity(denoiser, calls, "int8-weights")
     assert [layer.layer for layer in found] == ["first", "hard", "last"]
     assert max(found, key=lambda layer: layer.error).layer == "hard"
-    assert all(layer.saved == 64 * 64 * 3 for layer in found)
+    assert all(layer.saved == 64 * 64 * 3 - 64 * 4 for layer in found)
     assert all(torch.equal(value, before[name]) for name, value in denoiser.state_dict().items())
 
 
@@ -46,9 +46,9 @@ def test_the_hard_layer_costs_most_and_the_denoiser_is_left_as_it_was() -> None:
 def test_what_is_chosen_stays_within_the_budget(budget: float) -> None:
     denoiser, calls = _Denoiser(), _calls()
     expected = [denoiser(*args)[0] for args, _ in calls]
-    choice = choose(denoiser, calls, budget, dynamic=False)
+    choice = choose(denoiser, calls, budget, "int8-weights")
     assert choice.error <= budget
-    layers, *_ = replace_layers(denoiser, dynamic=False, exclude=choice.excluded)
+    layers, *_ = replace_layers(denoiser, "int8-weights", exclude=choice.excluded)
     assert len(layers) == 3 - len(choice.excluded)
     missed = sum(float((denoiser(*a)[0] - e).detach().pow(2).sum()) for (a, _), e in zip(calls, expected, strict=True))
     size = sum(float(e.detach().pow(2).sum()) for e in expected)
@@ -57,13 +57,13 @@ def test_what_is_chosen_stays_within_the_budget(budget: float) -> None:
 
 def test_a_budget_that_no_layer_keeps_is_refused() -> None:
     with pytest.raises(BackendError, match="ask for a larger one"):
-        choose(_Denoiser(), _calls(), 1e-9, dynamic=False)
+        choose(_Denoiser(), _calls(), 1e-9, "int8-weights")
 
 
 def test_what_is_excluded_by_the_beginning_of_its_name_stays() -> None:
     net = nn.Sequential()
     net.add_module("block", nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64)))
     net.add_module("blocked", nn.Linear(64, 64))
-    layers, *_ = replace_layers(net, dynamic=False, exclude=["block"])
+    layers, *_ = replace_layers(net, "int8-weights", exclude=["block"])
     assert len(layers) == 1
-    assert isinstance(net.get_submodule("blocked"), Int8Linear)
+    assert isinstance(net.get_submodule("blocked"), NarrowLinear)

@@ -10,6 +10,7 @@ from xdsl.dialects.builtin import ModuleOp
 
 from diffopt.bench.fit import fit, main
 from diffopt.passes.caching.cache_adaptive import CacheAdaptive
+from diffopt.passes.caching.native_cache import NativeCache
 from diffopt.passes.pipeline import Trace, run
 from diffopt.passes.steps.fit_timesteps import FitTimesteps
 
@@ -27,6 +28,26 @@ def test_a_fitted_pass_applies_to_the_model_it_was_fitted_to(tiny_directory: Pat
 
 
 @pytest.mark.slow
+def test_ratios_are_fitted_to_a_transformer_and_its_scheduler() -> None:
+    from diffopt.bench.models import BUILTINS, describe
+    from diffopt.ir.description import build_module
+
+    fewer = Trace.parse("reduce-steps{steps=5}")
+    (made,) = Trace.parse(fit("magcache", "demo:shapes-pixart", passes="reduce-steps{steps=5}", threshold=0.2))
+    assert isinstance(made, NativeCache)
+    assert (made.kind, made.threshold, made.ratios.count(",")) == ("mag", 0.2, 4)
+    module = build_module(describe(BUILTINS["demo:shapes-pixart"]))
+    assert isinstance(run(Trace((*fewer, made)), module), ModuleOp)
+    assert "measured for 5 steps" in str(run(Trace((made,)), module))
+
+
+@pytest.mark.slow
+def test_what_has_no_transformer_blocks_gets_one_clear_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["magcache", "demo:shapes", "--passes", "reduce-steps{steps=2}"])
+    assert "UNet2DConditionModel holds no transformer blocks" in capsys.readouterr().err
+
+
 def test_a_fitted_solver_lands_nearer_than_a_textbooks(tiny_directory: Path) -> None:
     from diffopt.bench.fit import load_emitted
     from diffopt.ir.description import build_module

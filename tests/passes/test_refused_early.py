@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 from xdsl.dialects.builtin import ModuleOp
 
+from diffopt.api import compile
 from diffopt.ir.errors import DiffoptError
 from diffopt.ir.identity import print_module
 from diffopt.passes import rules
@@ -78,3 +80,17 @@ def test_an_engine_whose_package_is_missing_is_refused_so_too(
     result = run(Trace.parse(f"export{{backend={backend}}}"), modules["unet"])
     assert isinstance(result, Refusal)
     assert "pip install 'diffopt[cpu]'" in result.reason
+
+
+@pytest.mark.parametrize("found", [pytest.param(found, id=found.name) for found in PASSES if found.devices])
+def test_a_pass_for_another_device_is_refused_by_the_target(found: type[DiffusionPass]) -> None:
+    refusal = rules.unfit(found, "cpu")
+    assert refusal is not None
+    assert refusal.rule == "device"
+    assert refusal.reason == "is for cuda devices, and the target is cpu"
+    assert rules.unfit(found, "cuda:1") is None
+
+
+def test_compile_refuses_it_before_the_source_is_read(tmp_path: Path) -> None:
+    with pytest.raises(DiffoptError, match=r"^offload-model: is for cuda devices, and the target is cpu"):
+        compile("no-such-source", tmp_path, passes="offload-model", target="cpu")

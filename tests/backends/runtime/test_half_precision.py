@@ -37,6 +37,14 @@ def test_an_overflow_is_computed_again_and_stays_in_float32(load: Callable[[], A
     assert witness.detail.endswith("1 overflows")
 
 
+def test_a_buffer_that_is_a_view_leaves_no_base_of_the_old_dtype_behind(tiny_of: Any) -> None:
+    pipe, _ = tiny_of("pixart")
+    assert any(buffer._is_view() for buffer in pipe.transformer.buffers()), "what torch.compile stumbled over"
+    half_precision(pipe, "transformer")
+    for buffer in pipe.transformer.buffers():
+        assert {buffer.dtype, (buffer if buffer._base is None else buffer._base).dtype} == {torch.bfloat16}
+
+
 def test_refuses_weights_that_do_not_fit(pipe: Any) -> None:
     with torch.no_grad():
         pipe.unet.conv_in.weight.mul_(1e7)

@@ -133,6 +133,29 @@ def test_a_unet_whose_time_embedding_takes_more_in_is_refused(pipe: Any) -> None
         constant_embeddings(pipe, "unet")
 
 
+def test_a_transformer_looks_its_modulation_up_in_every_request_but_the_first(tiny_of: Any, latents: Any) -> None:
+    (pipe, call), (plain, _) = tiny_of("pixart"), tiny_of("pixart")
+    constant_embeddings(pipe, "denoiser")
+    for seed, steps in ((1, 4), (2, 4), (3, 3)):
+        expected = latents(plain, call, seed=seed, num_inference_steps=steps)
+        assert torch.equal(latents(pipe, call, seed=seed, num_inference_steps=steps), expected)
+    (witness,) = witnesses(pipe)
+    assert witness.detail.startswith("transformer: 5 of 11 layers"), "the third shares one timestep"
+    with torch.no_grad():
+        for one in (pipe, plain):
+            one.transformer.adaln_single.linear.weight.mul_(2)
+    assert torch.equal(latents(pipe, call, seed=1), latents(plain, call, seed=1)), "other weights"
+
+
+def test_a_transformer_that_takes_the_size_of_the_image_in_is_refused(tiny_of: Any) -> None:
+    pipe, _ = tiny_of("pixart")
+    pipe.transformer.adaln_single.emb.use_additional_conditions = True
+    with pytest.raises(BackendError, match=r"more than the timestep .use_additional_conditions"):
+        constant_embeddings(pipe, "denoiser")
+    with pytest.raises(BackendError, match="no UNet2DConditionModel and no PixArt"):
+        constant_embeddings(tiny_of("flux")[0], "denoiser")
+
+
 def test_a_transformer_projects_its_prompt_once_a_request() -> None:
     from diffusers import AutoencoderKL, DDIMScheduler, PixArtAlphaPipeline, PixArtTransformer2DModel
 

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 import torch
-from diffusers import FirstBlockCacheConfig
-from diffusers.hooks import apply_first_block_cache
+from diffusers import FirstBlockCacheConfig, MagCacheConfig
+from diffusers.hooks import apply_first_block_cache, apply_mag_cache
 
 from diffopt.backends import BackendError
+from diffopt.backends.fitting import measure_ratios
 from diffopt.backends.runtime import native_cache, open_cache_context, witnesses
 
 
@@ -24,9 +26,19 @@ def test_a_cache_of_diffusers_fails_without_a_context_and_works_with_it(tiny_of:
 
 FIRST: dict[str, Any] = {"threshold": 10.0}
 SERIES: dict[str, Any] = {"kind": "taylorseer", "interval": 2, "warm": 1}
+MAG: dict[str, Any] = {"kind": "mag", "threshold": 0.5, "warm": 1, "ratios": [1.0, 1.05, 0.9, 0.8]}
+KINDS = [
+    ("pixart", FIRST),
+    ("flux", FIRST),
+    ("flux", SERIES),
+    ("sd3", SERIES),
+    ("pixart", MAG),
+    ("flux", MAG),
+    ("sd3", MAG),
+]
 
 
-@pytest.mark.parametrize(("tiny", "settings"), [("pixart", FIRST), ("flux", FIRST), ("flux", SERIES), ("sd3", SERIES)])
+@pytest.mark.parametrize(("tiny", "settings"), KINDS)
 def test_calls_are_cached_and_requests_do_not_know_of_each_other(
     tiny_of: Any, latents: Any, tiny: str, settings: dict[str, Any]
 ) -> None:
@@ -39,6 +51,26 @@ def test_calls_are_cached_and_requests_do_not_know_of_each_other(
     found = {witness.transform: witness.count for witness in witnesses(pipe)}
     assert found["native-cache"] >= 3, found
     assert not torch.equal(latents(pipe, call), plain)
+
+
+def test_ratios_of_one_traced_run_are_those_that_diffusers_prints(
+    tiny_of: Any, latents: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipe, call = tiny_of("flux")
+    ratios = measure_ratios(pipe, lambda: latents(pipe, call), "transformer")
+    apply_mag_cache(pipe.transformer, MagCacheConfig(calibrate=True, num_inference_steps=4))
+    latents(pipe, call)
+    printed = capsys.readouterr().out.partition("[MagCache]")[2].partition("\n")[2].strip()
+    assert ratios == pytest.approx(json.loads(printed), rel=1e-4)
+    assert ratios[0] == 1.0
+
+
+def test_ratios_decide_which_steps_are_cached(tiny_of: Any, latents: Any) -> None:
+    pipe, call = tiny_of("flux")
+    native_cache(pipe, kind="mag", threshold=0.06, warm=2, longest=1, ratios=[1.0] * 5 + [2.0] * 3)
+    latents(pipe, call, num_inference_steps=8)
+    (witness,) = (found for found in witnesses(pipe) if found.transform == "native-cache")
+    assert "2 of 8 calls" in witness.detail, "steps 2 and 4: a row of one ends at 3, and 2.0 is far from 1"
 
 
 def test_a_request_that_raises_midway_leaves_nothing_behind(tiny_of: Any, latents: Any) -> None:
@@ -60,6 +92,8 @@ def test_refuses_an_unknown_cache_and_a_second_one(tiny_of: Any) -> None:
     pipe, _ = tiny_of("flux")
     with pytest.raises(BackendError, match="no cache 'best'"):
         native_cache(pipe, kind="best")
+    with pytest.raises(BackendError, match="mag needs ratios"):
+        native_cache(pipe, kind="mag")
     native_cache(pipe)
     with pytest.raises(BackendError, match="opened already"):
         open_cache_context(pipe)

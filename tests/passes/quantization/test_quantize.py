@@ -10,7 +10,7 @@ from diffopt.passes.base import Refusal
 from diffopt.passes.pipeline import Trace, applied, key, run
 
 
-@pytest.mark.parametrize("scheme", ["int8-weights", "int8-dynamic"])
+@pytest.mark.parametrize("scheme", ["int8-weights", "int8-dynamic", "int4-weights"])
 def test_adds_one_transform_to_the_denoiser_alone(standard_module: ModuleOp, scheme: str) -> None:
     module = applied(Trace.parse(f"quantize{{scheme={scheme}}}"), standard_module)
     (transform,) = denoiser_of(module).transforms

@@ -1,0 +1,73 @@
+"""Candidates whose solver was fitted to the model that is compiled: what `diffopt compile --fit-solver` adds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from diffopt.ir.errors import DiffoptError
+from diffopt.passes.pipeline import Trace
+from diffopt.search.presets import with_engine
+from diffopt.search.records import Trial
+
+if TYPE_CHECKING:
+    from xdsl.dialects.builtin import ModuleOp
+
+    from diffopt.agents import Agent, AgentFor
+
+MOST = 20
+"""Steps beyond which a solver is not fitted here: there the textbooks' are good enough, and the fitting takes long."""
+Fit = Callable[["ModuleOp", Sequence[str], Sequence[int]], list[str]]
+
+
+def step_counts(text: str) -> tuple[int, ...]:
+    """Read what `--fit-solver` is given.
+
+    Raises:
+        DiffoptError: it is not numbers of steps, parted by commas.
+    """
+    parts = text.split(",")
+    if not all(part.isascii() and part.isdigit() and 1 <= int(part) <= MOST for part in parts):
+        raise DiffoptError(f"{text!r} is not numbers from 1 to {MOST}", where="--fit-solver", hint="give 2,3,5")
+    return tuple(dict.fromkeys(map(int, parts)))
+
+
+def with_fitted(agent: AgentFor, counts: Sequence[int], source: str, target: str) -> AgentFor:
+    """Return what makes the agent of a run, with solvers of these numbers of steps before what it proposes itself."""
+
+    def make(folder: Path, module: ModuleOp) -> Agent:
+        made = agent(folder, module)
+        return replace(made, proposers=[FittedProposer(tuple(counts), source, target), *made.proposers])
+
+    return make
+
+
+@dataclass(frozen=True)
+class FittedProposer:
+    """Fits a solver for each number of steps, in torch and before anything is measured, and proposes it with an engine.
+
+    source: names the built-in model whose calibration prompts are used; of other sources, two prompts of no special kind.
+    """
+
+    counts: tuple[int, ...]
+    source: str
+    target: str
+    name: str = "fitted"
+    fit: Fit | None = None
+
+    def propose(self, module: ModuleOp, history: Sequence[Trial], count: int) -> list[Trace]:
+        """Return a trace for each number of steps, the most first: it is the nearest to the baseline."""
+        from diffopt.bench.fit import prompts_for
+
+        made = (self.fit or _quietly)(module, prompts_for(self.source, 8), sorted(self.counts, reverse=True))
+        return [with_engine(trace, module, self.target) for trace in made]
+
+
+def _quietly(module: ModuleOp, prompts: Sequence[str], counts: Sequence[int]) -> list[str]:
+    from diffopt.bench.fit import fit_solvers
+    from diffopt.commands import quiet_libraries
+
+    with quiet_libraries():
+        return fit_solvers(module, prompts, counts)
