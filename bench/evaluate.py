@@ -16,7 +16,7 @@ import numpy as np
 
 from diffopt.bench import device, images, memory, teacher
 from diffopt.bench.contestant import Contestant
-from diffopt.bench.disk import empty_folder, free_bytes, make_folder, write_text
+from diffopt.bench.disk import clear, empty_folder, free_bytes, make_folder, write_text
 from diffopt.bench.energy import meter
 from diffopt.bench.environment import allowed, cpus_for, worker_confinement, worker_environment
 from diffopt.bench.faults import baseline_error, check_disk
@@ -395,5 +395,6 @@ class Evaluator:
     def _load(self, contestant: Contestant, program: Program) -> None:
         self._progress("load", 0, 1)
         path = make_folder(self._work / "candidates" / program.hash) / "pipeline.py"
+        clear(path)
         write_text(path, program.pipeline_py)
         contestant.load(path, model=self._model, device=self._device, engines=self._engines)

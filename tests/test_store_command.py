@@ -27,6 +27,12 @@ def place(tmp_path: Path) -> Path:
     return tmp_path / "a.sqlite"
 
 
+def test_only_the_store_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["store", "list"])
+    assert capsys.readouterr().err.startswith("diffopt store: the following arguments are required: STORE;")
+
+
 def test_runs_are_listed(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["store", "list", str(place), "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)["runs"]

@@ -19,6 +19,7 @@ from diffopt.ir.errors import DiffoptError
 
 FORMAT = "diffbench-results"
 VERSION = 1
+WRITTEN = "give a file that `diffopt bench run` wrote"
 LARGEST = 256 << 20
 """Most bytes of a file of results, unpacked; all 604 tasks take a few MiB."""
 
@@ -98,7 +99,7 @@ def read_results(path: Path) -> Results:
         # gzip's own complaints are OSErrors without a number.
         raise DiffoptError(f"cannot be read: {error.strerror or 'no gzip file'}", str(path)) from None
     except (ValueError, EOFError, RecursionError, zlib.error) as error:
-        raise DiffoptError(f"no results of DiffBench: {error}", str(path)) from None
+        raise DiffoptError(f"no results of DiffBench: {error}", str(path), WRITTEN) from None
     return _checked(found, path)
 
 
@@ -118,7 +119,7 @@ def _whole(text: str) -> int:
 
 def _checked(found: object, path: Path) -> Results:
     if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise DiffoptError("no results of DiffBench", str(path), "give a file that `diffopt bench run` wrote")
+        raise DiffoptError("no results of DiffBench", str(path), WRITTEN)
     if found.get("version") != VERSION:
         raise DiffoptError(f"of version {found.get('version')!r}, this program reads {VERSION}", str(path))
     if found.get("suite") != suite_task.VERSION:
