@@ -140,6 +140,8 @@ def check_engine(folder: Path) -> str | None:
         listed = dict(manifest["files"])
         if manifest["format"] != FORMAT:
             return f"written in format {manifest['format']}, this version reads {FORMAT}"
+        if not listed or not all(isinstance(manifest[name], dict) for name in ("files", "key", "facts")):
+            return f"{MANIFEST} does not say what the engine is made of"
     except FileNotFoundError:
         return "there is no engine"
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
@@ -149,7 +151,7 @@ def check_engine(folder: Path) -> str | None:
             return f"{MANIFEST} names a file outside the folder"
         try:
             actual = _sha256(folder / name)
-        except OSError:
+        except (OSError, ValueError):  # ValueError: no name a file can have
             return f"{name} is missing"
         if actual != expected:
             return f"{name} is damaged"

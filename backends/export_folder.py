@@ -80,12 +80,39 @@ def check_place(out: Path) -> None:
         raise BackendError(f"{out} is no folder", "give another -o")
     if not os.path.lexists(out / MANIFEST):
         return
+    _manifest(out, "give another -o")
+
+
+def _manifest(out: Path, hint: str) -> dict[str, Any]:
+    """Return a folder's manifest, checked: each component names a folder right below.
+
+    Raises BackendError if it cannot be read, or is none of ours.
+    """
     try:
-        manifest = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
+        manifest: dict[str, Any] = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
-        manifest = None
+        raise BackendError(f"{out / MANIFEST} cannot be read", hint) from None
     if not isinstance(manifest, dict) or not {"format", "backend", "components"} <= manifest.keys():
-        raise BackendError(f"{out / MANIFEST} is not of exported engines", "give another -o")
+        raise BackendError(f"{out / MANIFEST} is not of exported engines", hint)
+    if manifest["format"] != FORMAT:
+        raise BackendError(f"{out / MANIFEST} is of format {manifest['format']}, this version reads {FORMAT}", hint)
+    rows = manifest["components"]
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and _is_plain(row.get("name")) for row in rows):
+        raise BackendError(f"{out / MANIFEST} names no components in folders below it", hint)
+    for made in (manifest, *rows):
+        if not isinstance(made.get("backend", ""), str) or not _are_options(made.get("options", {})):
+            raise BackendError(f"{out / MANIFEST} does not say how its engines were made", hint)
+    return manifest
+
+
+def _is_plain(name: object) -> bool:
+    """Say whether a name is of a folder right below another."""
+    return isinstance(name, str) and name.isprintable() and "/" not in name and name not in ("", ".", "..")
+
+
+def _are_options(value: object) -> bool:
+    kinds = {"precision": str, "dynamic_int8": bool}
+    return isinstance(value, dict) and all(isinstance(item, kinds.get(name, ())) for name, item in value.items())
 
 
 def load_exported(out: Path, device: str = "cpu") -> dict[str, Run]:
@@ -95,15 +122,10 @@ def load_exported(out: Path, device: str = "cpu") -> dict[str, Run]:
     """
     from diffopt.backends.engine_store import check_engine
 
-    try:
-        manifest: dict[str, Any] = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BackendError(f"{out / MANIFEST} cannot be read", "diffopt export makes such a folder") from error
-    if manifest["format"] != FORMAT:
-        raise BackendError(f"{out / MANIFEST} is of format {manifest['format']}, this version reads {FORMAT}")
+    manifest = _manifest(out, "diffopt export makes such a folder")
     found: dict[str, Run] = {}
     for row in manifest["components"]:
-        options = EngineOptions(**row.get("options", manifest["options"]))
+        options = EngineOptions(**row.get("options", manifest.get("options", {})))
         chosen = builder(row.get("backend", manifest["backend"]), options, device)
         folder = out / row["name"]
         damage = check_engine(folder)
@@ -147,7 +169,7 @@ def _rows(out: Path) -> dict[str, dict[str, Any]]:
 
     if not (out / MANIFEST).exists():
         return {}
-    manifest = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
+    manifest = _manifest(out, "give another -o")
     made = {name: manifest[name] for name in ("backend", "options", "versions") if name in manifest}
     rows = {str(row["name"]): {**made, **row} for row in manifest["components"]}
     return {name: row for name, row in rows.items() if check_engine(out / name) is None}

@@ -36,12 +36,31 @@ def make_folder(path: Path) -> Path:
     return path
 
 
+def clear(path: Path) -> None:
+    """Remove what stands in a place: a file, a folder with all in it, or a link, which is not followed."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_new(path: Path, data: bytes) -> None:
+    """Write a new file in the place of what stands there.
+
+    Measured programs write into their folders too, and could have left a link there that leads out of what they may touch.
+    """
+    clear(path)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with os.fdopen(os.open(path, flags, 0o666), "wb") as file:
+        file.write(data)
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file whole or not at all: beside its place first, then moved there."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     with writing(path):
         try:
-            unfinished.write_bytes(data)
+            write_new(unfinished, data)
             unfinished.replace(path)
         finally:
             unfinished.unlink(missing_ok=True)
@@ -56,7 +75,7 @@ def disk_is_full(folder: Path, *, probe_bytes: int = 1 << 20) -> bool:
     """Try whether a megabyte can still be written to a folder."""
     probe = folder / f".space-{os.getpid()}"
     try:
-        probe.write_bytes(bytes(probe_bytes))
+        write_new(probe, bytes(probe_bytes))
     except OSError as error:
         return is_full(error)
     finally:

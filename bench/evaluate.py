@@ -16,12 +16,12 @@ import numpy as np
 
 from diffopt.bench import device, images, memory, teacher
 from diffopt.bench.contestant import Contestant
-from diffopt.bench.disk import empty_folder, free_bytes, make_folder, write_text
+from diffopt.bench.disk import clear, empty_folder, free_bytes, make_folder, write_text
 from diffopt.bench.energy import meter
 from diffopt.bench.environment import allowed, cpus_for, worker_confinement, worker_environment
 from diffopt.bench.faults import baseline_error, check_disk
 from diffopt.bench.features import FeatureNetwork
-from diffopt.bench.fidelity import Distances, Scorer, compare, psnr
+from diffopt.bench.fidelity import Distances, Scorer, compare, worst_frame_psnr
 from diffopt.bench.forkserver import ForkServer
 from diffopt.bench.idle import IdleWatch
 from diffopt.bench.latency import Race, Timing, race, warm_up
@@ -217,7 +217,7 @@ class Evaluator:
         first = candidate.images(known.prompts[:1], known.seeds[:1])
         again = candidate.images(known.prompts[:1], known.seeds[:1])
         witnesses = candidate.witnesses()  # after the second request: what remembers does nothing in the first
-        if psnr(again, first)[0] < self.thresholds.near_psnr_median:
+        if worst_frame_psnr(again, first, self.workload.frames)[0] < self.thresholds.near_psnr_median:
             candidate.refuse("the same prompt and seed give another image the second time")
         made = self._images(candidate, known, any_image)
         fidelity = compare(
@@ -227,12 +227,11 @@ class Evaluator:
         )  # fmt: skip
         fidelity = self._taught(candidate, program, split, fidelity)
         raced = self._race(candidate, split, timing)
-        timed = median([float(value) for ours, theirs in raced.images for value in psnr(theirs, ours)])
+        each = (worst_frame_psnr(theirs, ours, self.workload.frames) for ours, theirs in raced.images)
+        timed = median(np.concatenate(list(each)).tolist())
         if timed < fidelity.psnr_p10 - _FORGED_DB and not any_image:
-            message = (
-                f"timed calls gave images at {timed:.1f} dB, untimed ones {fidelity.psnr_p10:.1f} in the worst tenth"
-            )
-            return Failed("protocol", message)
+            usual = f"untimed ones {fidelity.psnr_p10:.1f} in the worst tenth"
+            return Failed("protocol", f"timed calls gave images at {timed:.1f} dB, {usual}")
         if split == "heldout":
             images.save_pairs(self.images_of(program), made, known, fidelity.psnr, frames=self.workload.frames)
         baseline = self._baseline()
@@ -396,5 +395,6 @@ class Evaluator:
     def _load(self, contestant: Contestant, program: Program) -> None:
         self._progress("load", 0, 1)
         path = make_folder(self._work / "candidates" / program.hash) / "pipeline.py"
+        clear(path)
         write_text(path, program.pipeline_py)
         contestant.load(path, model=self._model, device=self._device, engines=self._engines)

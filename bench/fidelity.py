@@ -82,7 +82,7 @@ def compare(
 
     pictures, known, unrelated = (frames_of(part, frames) for part in (images, references, others))
     captions = [prompt for prompt in prompts for _ in range(frames)]
-    noise = np.asarray(psnr(pictures, known).reshape(-1, frames).min(axis=1))
+    noise = worst_frame_psnr(images, references, frames)
     structure = over_frames(ssim(pictures, known))
     worst = sorted(range(len(prompts)), key=lambda index: float(noise[index]))[:_WORST]
     accuracy = baseline_accuracy = distance = spread = cosine = lowest_cosine = drop = None
@@ -110,7 +110,7 @@ def compare(
         baseline_prompt_accuracy=baseline_accuracy,
         feature_distance=distance,
         seed_distance=spread,
-        seed_psnr_median=median(psnr(unrelated, known).reshape(-1, frames).min(axis=1).tolist()),
+        seed_psnr_median=median(worst_frame_psnr(others, references, frames).tolist()),
         psnr_interval=interval(noise, rng),
         ms_ssim_median=median(over_frames(ms_ssim(pictures, known, ssim_parts)).tolist()),
         cosine_median=cosine,
@@ -148,6 +148,13 @@ def psnr(images: Images, references: Images) -> Floats:
     difference = images.astype(np.float64) - references
     error = np.mean(difference**2, axis=(1, 2, 3))
     return np.asarray(-10 * np.log10(np.maximum(error, 10 ** (-HIGHEST_PSNR / 10))))
+
+
+def worst_frame_psnr(videos: Images, references: Images, frames: int) -> Floats:
+    """Return the PSNR of the worst frame of each pair of videos, whose frames stand one below the other."""
+    frames = max(1, frames)
+    each = psnr(frames_of(videos, frames), frames_of(references, frames))
+    return np.asarray(each.reshape(-1, frames).min(axis=1))
 
 
 def ssim(images: Images, references: Images) -> Floats:

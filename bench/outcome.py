@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, cast
 
 VERSION = 1
+_LARGEST = 10**18
 
 
 @dataclass(frozen=True)
@@ -126,13 +127,15 @@ class Measured:
         """Read what `to_json` wrote.
 
         Raises:
-            ValueError: what is to be a number is none, or a ratio is not above zero.
+            ValueError: what is to be a number is none, a ratio is not above zero, or a witness is none.
         """
         fields = cast(dict[str, Any], dict(data))
         latency, fidelity = dict(fields["latency"]), dict(fields["fidelity"])
         _check_numbers(Latency, latency, above_zero=("ratio", "lo", "hi"))
         _check_numbers(Fidelity, fidelity)
         _check_numbers(Memory, fields["memory"])
+        if not all({"transform", "count"} <= dict(witness).keys() for witness in fields["witnesses"]):
+            raise ValueError("a witness does not say what did how much")
         for name in ("baseline_s", "candidate_s"):
             latency[name] = tuple(latency[name])
         latency["states"] = tuple(tuple(state) for state in latency.get("states", ()))
@@ -201,6 +204,8 @@ def _check_numbers(kind: type, values: Mapping[str, Any], above_zero: tuple[str,
             continue
         if item.name in values and (isinstance(value, bool) or not isinstance(value, int | float)):
             raise ValueError(f"{kind.__name__.lower()}.{item.name} is {value!r}, which is no number")
+        if isinstance(value, int) and abs(value) > _LARGEST:
+            raise ValueError(f"{kind.__name__.lower()}.{item.name} is a number of {len(str(value))} digits")
         if item.name in above_zero and not (math.isfinite(value) and value > 0):
             raise ValueError(f"{kind.__name__.lower()}.{item.name} is {value!r}, which is no ratio of times")
 

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from diffopt.bench.capture import Capture
 from diffopt.bench.confinement import Confinement
-from diffopt.bench.disk import DiskWatch, make_folder, writing
+from diffopt.bench.disk import DiskWatch, clear, make_folder, write_new, writing
 from diffopt.bench.forkserver import EXIT_STATUS, ForkServer
 from diffopt.bench.frames import HEADER, JSON, FrameError, body_length, decode, encode, payload_shape
 from diffopt.bench.memory import MemoryWatch
@@ -79,6 +79,8 @@ class Resident:
         confinement: Confinement = Confinement(file_bytes=64 << 30, network=True),  # noqa: B008 - frozen
     ) -> None:
         self.name, self._server, self._folder, self._memory_limit = name, server, folder, memory_limit
+        if (folder / "tmp").is_symlink() or (folder / "tmp").is_file():  # left by the program's process before
+            clear(folder / "tmp")
         make_folder(folder / "tmp")
         self._disk = DiskWatch(folder, disk_limit)
         self._spawned = server.spawn(folder, environment=environment, confinement=confinement)
@@ -263,7 +265,7 @@ class Resident:
         for descriptor in (self._spawned.log, self._spawned.exit):
             os.close(descriptor)
         with writing(self._folder / "worker.log"):
-            (self._folder / "worker.log").write_text(self._log.text())
+            write_new(self._folder / "worker.log", self._log.text().encode("utf-8", "replace"))
         return int(EXIT_STATUS.unpack(status)[0]) if grace and len(status) == EXIT_STATUS.size else None
 
     def _hung_up(self) -> bool:

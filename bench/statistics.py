@@ -49,13 +49,13 @@ def paired_ratio(
             about 95 % remain (`python -m diffopt.bench.studies.stopping`).
 
     Raises:
-        ValueError: the two differ in length, are empty, or hold a time that is not positive.
+        ValueError: the two differ in length, are empty, or hold a time that is not positive and finite.
     """
     baseline, candidate = np.asarray(baseline_s, dtype=np.float64), np.asarray(candidate_s, dtype=np.float64)
     if baseline.shape != candidate.shape or not baseline.size:
         raise ValueError(f"need pairs, got {baseline.size} baseline and {candidate.size} candidate times")
-    if not (np.all(baseline > 0) and np.all(candidate > 0)):
-        raise ValueError("every time must be positive")
+    if not all(np.all((times > 0) & (times < np.inf)) for times in (baseline, candidate)):
+        raise ValueError("every time must be positive and finite")
     logs = np.log(baseline / candidate)
     draws = rng.integers(logs.size, size=(RESAMPLES, logs.size))
     tail = 0.0125 if stopping else 0.025

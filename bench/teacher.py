@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from diffopt.bench.disk import clear, write_new
 from diffopt.bench.outcome import Failed
 from diffopt.bench.resident import Died, Resident
 
@@ -66,10 +68,10 @@ def answers(candidate: Resident, folder: Path, known: Lesson, *, deadline_s: flo
     Raises:
         Died: it raised, the process died, or what it wrote is no answer.
     """
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     inputs = folder / "lesson.safetensors"
-    save_file({name: value for name, value in known.arrays.items() if name.startswith("in.")}, str(inputs))
+    write_new(inputs, save({name: value for name, value in known.arrays.items() if name.startswith("in.")}))
     return _run(candidate, inputs, folder / "answers.safetensors", known.prompts, known.seeds, deadline_s, layers)[0]
 
 
@@ -122,7 +124,7 @@ def _run(
         "prompts": list(prompts), "seeds": list(seeds), "inputs": None if inputs is None else str(inputs),
         "out": str(out), "layers": layers,
     }  # fmt: skip
-    out.unlink(missing_ok=True)
+    clear(out)
     reply = worker.request("teach", fields, deadline_s=deadline_s)
     return _read(worker, out), str(reply.message.get("dtype", ""))
 
@@ -132,8 +134,9 @@ def _read(worker: Resident, file: Path) -> Arrays:
     from safetensors.numpy import load_file
 
     try:
-        if file.is_symlink() or file.stat().st_size > MOST_BYTES:
-            raise OSError("too large, or a link")
+        found = file.lstat()
+        if not stat.S_ISREG(found.st_mode) or found.st_size > MOST_BYTES:
+            raise OSError("too large, or no file")
         return {name: np.asarray(value, dtype=np.float32) for name, value in load_file(str(file)).items()}
     except (OSError, SafetensorError, ValueError, KeyError) as error:
         raise Died(worker, Failed("protocol", f"no answers of the denoiser came ({error})")) from error

@@ -7,6 +7,7 @@ import inspect
 from diffopt.ir.description import JSON
 from diffopt.ir.errors import DiffoptError
 from diffopt.passes.base import DiffusionPass, Option, options, registry
+from diffopt.passes.pipeline import nearest
 
 
 def catalogue_lines() -> list[str]:
@@ -59,7 +60,7 @@ def _pass_json(found: type[DiffusionPass]) -> JSON:
 def _lookup(name: str) -> type[DiffusionPass]:
     found = registry().get(name)
     if found is None:
-        raise DiffoptError(f"unknown pass {name!r}", hint=f"known: {', '.join(registry())}")
+        raise DiffoptError(f"unknown pass {name!r}", hint=nearest(name, tuple(registry())))
     return found
 
 

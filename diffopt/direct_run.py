@@ -170,7 +170,12 @@ class _Bench:
         file = self._folder / f"{split}-{name}.json"
         self._scripts.add(name)
         if file.exists():
-            return outcome_from_json(json.loads(file.read_text(encoding="utf-8")))
+            try:
+                return outcome_from_json(json.loads(file.read_text(encoding="utf-8")))
+            except (OSError, LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError):
+                raise DiffoptError(
+                    "no outcome of a measurement", str(file), "remove it: it is measured again"
+                ) from None
         program, final = Program(f"script {name}", code), split == "heldout"
         outcome = self._evaluator.evaluate(
             program, split=split, pairs=FINAL_PAIRS if final else SEARCH_PAIRS, rest_s=REST_S if final else 0.0

@@ -27,6 +27,8 @@ ARMS = {
     "one engine, steps kept": WHOLE,
     "one engine with cached steps, steps kept": f"{CACHED},{WHOLE}",
     "cached steps in eager torch": CACHED,
+    "denoiser's engine in f32, steps kept": "export{scope=denoiser precision=f32}",
+    "denoiser's two engines in f32 with cached steps": f"{CACHED},export{{scope=denoiser precision=f32}}",
 }
 STEPS = (6, 5, 3, 2)
 """Arms named `N steps`: with the solver that `python -m diffopt.bench.studies.solvers` found best for so many."""

@@ -100,7 +100,10 @@ def _loaded(source: str, passes: str, settings: Mapping[str, str], target: str, 
     from diffopt.passes.pipeline import Trace, applied
     from diffopt.sources import lift
 
-    module = applied(Trace.parse(passes), lift(source, settings).module)
+    trace = Trace.parse(passes)
+    if any(each.name == "export" for each in trace):
+        raise DiffoptError("export is what this command does", where="--passes", hint="leave the pass export out")
+    module = applied(trace, lift(source, settings).module)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "pipeline.py"
         path.write_text(emit_pipeline(module), encoding="utf-8")

@@ -59,8 +59,15 @@ class FittedProposer:
 
     def propose(self, module: ModuleOp, history: Sequence[Trial], count: int) -> list[Trace]:
         """Return a trace for each number of steps, the most first: it is the nearest to the baseline."""
-        from diffopt.bench.fit import fit_solvers, prompts_for
+        from diffopt.bench.fit import prompts_for
 
-        fit = self.fit or fit_solvers
-        made = fit(module, prompts_for(self.source, 8), sorted(self.counts, reverse=True))
+        made = (self.fit or _quietly)(module, prompts_for(self.source, 8), sorted(self.counts, reverse=True))
         return [with_engine(trace, module, self.target) for trace in made]
+
+
+def _quietly(module: ModuleOp, prompts: Sequence[str], counts: Sequence[int]) -> list[str]:
+    from diffopt.bench.fit import fit_solvers
+    from diffopt.commands import quiet_libraries
+
+    with quiet_libraries():
+        return fit_solvers(module, prompts, counts)

@@ -10,8 +10,8 @@ from diffopt.agents import LlmSettings
 from diffopt.ir.errors import DiffoptError
 
 
-def add_llm(parser: argparse.ArgumentParser) -> None:
-    """Add the options."""
+def add_llm(parser: argparse.ArgumentParser, *, passes: str = "new passes to have written at the end") -> None:
+    """Add the options; `passes` is the help of the one that asks for new passes."""
     group = parser.add_argument_group("language model")
     group.add_argument("--llm-base-url", metavar="URL", help="OpenAI-compatible endpoint")
     group.add_argument("--llm-model", metavar="NAME", help="its model")
@@ -21,7 +21,7 @@ def add_llm(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--llm-money", type=float, metavar="X", help="most money; needs --llm-price")
     group.add_argument("--llm-price", metavar="IN,OUT", help="price of a million prompt tokens and answer tokens")
-    group.add_argument("--llm-passes", type=int, default=0, metavar="N", help="new passes to have written at the end")
+    group.add_argument("--llm-passes", type=int, default=0, metavar="N", help=passes)
     group.add_argument("--llm-replay", metavar="FILE", help="answer from this transcript alone; a miss is an error")
     add_sandbox(group)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
 import queue
 import tempfile
-import threading
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
@@ -28,7 +30,8 @@ _compile = _torch.compile
 _torch.compile = lambda model=None, **_: _compile(model, backend="eager")
 """
 """Put into each process first: what compilers trace is tried, and not the code that they would generate."""
-_PRELOAD = (*PRELOAD, "torch._dynamo", "torchao.quantization", "peft", "nncf", "diffusers:UNet2DConditionModel")
+_OPTIONAL = tuple(name for name in ("peft", "nncf") if importlib.util.find_spec(name) is not None)
+_PRELOAD = (*PRELOAD, "torch._dynamo", "diffusers:UNet2DConditionModel", *_OPTIONAL)
 _MEMORY = 6 << 30
 _OPEN = Confinement(file_bytes=64 << 30, network=False, walls=False)
 
@@ -45,38 +48,30 @@ def run_programs(
         processes: how many run beside one another, one thread each.
         limit_s: seconds for loading with all building, and again for the image.
     """
-    waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
-    ended: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
     slow = ("export", "compile", "capture", "calibrate", "fuse_pipeline")
     ordered = sorted(programs, key=lambda code: (sum(word in code for word in slow), code))
-    for code in ordered:
-        waiting.put(code)
-    with tempfile.TemporaryDirectory(prefix="diffopt-pairs-") as name:
-        folder = Path(name)
+    environment = allowed(os.environ, home=Path.home(), threads=1)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="diffopt-pairs-")))
         write_stand_ins(folder, model)
         (folder / "engines").mkdir()
+        free: queue.SimpleQueue[ForkServer] = queue.SimpleQueue()
+        for number in range(min(processes, len(ordered))):
+            server = ForkServer(folder / str(number), environment=environment, preload=_PRELOAD)
+            free.put(stack.enter_context(server))
+        pool = stack.enter_context(ThreadPoolExecutor(processes))
 
-        def work(own: Path) -> None:
-            own.mkdir()
-            environment = allowed(os.environ, home=Path.home(), threads=1)
-            with ForkServer(own, environment=environment, preload=_PRELOAD) as server:
-                while not waiting.empty():
-                    try:
-                        code = waiting.get_nowait()
-                    except queue.Empty:
-                        return
-                    ended.put((code, _run(server, code, folder, limit_s)))
+        def work(code: str) -> tuple[str, str]:
+            server = free.get()
+            try:
+                return code, _run(server, code, folder, limit_s)
+            finally:
+                free.put(server)
 
-        workers = [
-            threading.Thread(target=work, args=(folder / str(number),), daemon=True)
-            for number in range(min(processes, len(ordered)))
-        ]
-        for worker in workers:
-            worker.start()
-        for _ in ordered:
-            yield ended.get()
-        for worker in workers:
-            worker.join()
+        waiting = [pool.submit(work, code) for code in ordered]
+        stack.callback(pool.shutdown, cancel_futures=True)
+        for done in as_completed(waiting):
+            yield done.result()
 
 
 def _run(server: ForkServer, code: str, folder: Path, limit_s: float) -> str:

@@ -137,6 +137,11 @@ def _ladder(manifest: Mapping[str, JSON]) -> list[Row]:
         missed = said.get(level, "met") is False or _missed(name, outcome)
         warning = "missed on held-out prompts" if missed and row.cells else ""
         rows.append(replace(row, warning=warning, winner=bool(row.cells) and row.trace == said.text(manifest, "trace")))
+    if rows and not any(row.winner for row in rows):
+        # No level's program: the search met none of them, and what changes least was taken.
+        note = "The program of this artifact: what changes least."
+        won: JSON = {"outcome": result, "trace": said.text(manifest, "trace")}
+        rows.append(replace(_row(manifest, "the artifact", note, won, "not measured"), winner=True))
     return rows
 
 

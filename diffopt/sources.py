@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +66,10 @@ def lift(source: object, settings: Mapping[str, str] | None = None, **call: str 
     if not path.exists() and ("pipeline_class" in given or _downloaded(name)):
         from diffopt.ir.source_directory import describe_hub, with_call
 
-        described = describe_hub(name, given.pop("pipeline_class", ""))
+        kind = given.pop("pipeline_class", "")
+        if kind and not _downloaded(name):
+            _check_kind(kind)
+        described = describe_hub(name, kind)
         return Source(name, "hub", _build(with_call(described, **_call_settings(given, name))))
     if not path.exists():
         raise DiffoptError(
@@ -105,6 +109,16 @@ def _downloaded(name: str) -> bool:
     from diffopt.ir.source_directory import hub_cache, snapshot
 
     return snapshot(name, hub_cache()) is not None
+
+
+def _check_kind(kind: str) -> None:
+    """Refuse a class that diffusers does not have, where nothing but the class tells of the model."""
+    from diffopt.ir.pipeline_classes import pipeline_class, pipeline_classes
+
+    if pipeline_class(kind) is None:
+        close = difflib.get_close_matches(kind.rpartition(".")[2], pipeline_classes(), 1)
+        hint = f"did you mean {close[0]}?" if close else "give a pipeline class of the installed diffusers"
+        raise DiffoptError(f"diffusers has no pipeline {kind!r}", where="--set pipeline_class", hint=hint)
 
 
 def _lift_live(pipe: object, settings: dict[str, str]) -> Source:

@@ -332,7 +332,8 @@ def _call_is_complete(module: ModuleOp) -> Iterator[tuple[str, str]]:
         if size is None and ((isinstance(names, dict) and key not in names) or _takes_pictures(module)):
             continue
         if size is None:
-            yield f"{key} must be a whole number of pixels: give --set {key}=PIXELS, or download the model", "@pipeline"
+            how = "give --set height=PIXELS --set width=PIXELS, or download the model"
+            yield f"{key} must be a whole number of pixels: {how}", "@pipeline"
         elif type(size) is not int or size < 1:
             yield f"{key} must be a whole number of pixels", "@pipeline"
     named = [*map(str, names.values() if isinstance(names, dict) else ())]

@@ -88,9 +88,15 @@ class StaticGate:
     def __call__(self, code: str) -> str:
         """See `Gate`."""
         try:
+            return self._missing(code)
+        except RecursionError:
+            return "it is too deeply nested to be read"
+
+    def _missing(self, code: str) -> str:
+        try:
             tree = cst.parse_module(code)
             ast.parse(code)
-        except (cst.ParserSyntaxError, SyntaxError, ValueError, RecursionError) as error:
+        except (cst.ParserSyntaxError, SyntaxError, ValueError, MemoryError) as error:
             return f"it is not Python: {one_line(str(error))}"
         loads = [node for node in tree.body if isinstance(node, cst.FunctionDef) and node.name.value == "load"]
         if len(loads) != 1:

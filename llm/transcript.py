@@ -11,7 +11,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -72,6 +72,12 @@ def canonical(request: Mapping[str, JsonValue]) -> str:
 def request_key(request: Mapping[str, JsonValue]) -> str:
     """Return the sha256 of the canonical request, in hex."""
     return hashlib.sha256(canonical(request).encode()).hexdigest()
+
+
+def _storable(answer: Answer) -> Answer:
+    """Return an answer that can be written down and sent back: half characters become "?", what is no number a text."""
+    text = json.dumps(answer.body, ensure_ascii=False).encode("utf-8", "replace")
+    return replace(answer, body=json.loads(text, parse_constant=str))
 
 
 class Transcript:
@@ -136,7 +142,7 @@ class Transcript:
             template=call.template,
             endpoint=call.endpoint,
             request=dict(call.request),
-            answer=send(call.request),
+            answer=_storable(send(call.request)),
         )
         self._append(entry)
         return entry

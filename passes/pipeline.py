@@ -68,11 +68,11 @@ def build_pass(name: str, values: dict[str, Value]) -> DiffusionPass:
     """
     pass_type = registry().get(name)
     if pass_type is None:
-        raise DiffoptError(f"unknown pass {name!r}", where="--passes", hint=_nearest(name, tuple(registry())))
+        raise DiffoptError(f"unknown pass {name!r}", where="--passes", hint=nearest(name, tuple(registry())))
     declared = {option.name: option for option in options(pass_type)}
     for key in values:
         if key not in declared:
-            raise DiffoptError(f"unknown option {key!r}", where=name, hint=_nearest(key, tuple(declared)))
+            raise DiffoptError(f"unknown option {key!r}", where=name, hint=nearest(key, tuple(declared)))
     return pass_type(**values)
 
 
@@ -165,6 +165,7 @@ def _values(spec: ArgSpec) -> dict[str, Value]:
     return values
 
 
-def _nearest(name: str, known: tuple[str, ...]) -> str:
+def nearest(name: str, known: tuple[str, ...]) -> str:
+    """Return the hint for a misspelt name: the known name nearest to it, or all of them."""
     close = difflib.get_close_matches(name, known, 1)
     return f"did you mean {close[0]}?" if close else f"known: {', '.join(known) or 'none'}"

@@ -42,16 +42,16 @@ class Budget:
         match = _TEXT.fullmatch(text.strip().lower())
         if match is None:
             raise DiffoptError(
-                f"not a budget: {text!r}", hint="write a number of candidates (40) or a time (90s, 10m, 1h)"
+                f"not a budget: {text!r}", "--budget", "write a number of candidates (40) or a time (90s, 10m, 1h)"
             )
         number, unit = match.groups()
         if float(number) == 0:
-            raise DiffoptError(f"a budget of {text!r} leaves nothing to search with", hint="write 40, 90s, 10m or 1h")
+            raise DiffoptError(f"{text!r} leaves nothing to search with", "--budget", "write 40, 90s, 10m or 1h")
         if unit is not None:
             return cls(seconds=float(number) * _UNITS[unit])
         if "." in number:
             raise DiffoptError(
-                f"not a budget: {text!r} is no number of candidates", hint="write a whole number, or a time such as 90s"
+                f"{text!r} is no number of candidates", "--budget", "write a whole number, or a time such as 90s"
             )
         return cls(candidates=int(number))
 

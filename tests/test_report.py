@@ -197,6 +197,14 @@ def test_page_needs_nothing_else(page: Callable[[dict[str, Any]], str]) -> None:
     assert any("default-src 'none'" in str(attributes.get("content")) for _, attributes in found.tags)
 
 
+def test_a_program_of_no_level_has_a_row_too() -> None:
+    found = manifest()
+    assert not [line for line in summary_lines(found) if line.startswith("the artifact")]
+    found["trace"] = "export{precision=f32}"
+    (line,) = [line for line in summary_lines(found) if line.startswith("the artifact")]
+    assert "54.2× [51.5, 56.4]" in line
+
+
 def test_says_verdict_ladder_controls_and_failures(page: Callable[[dict[str, Any]], str]) -> None:
     text = Elements(page(manifest())).text
     assert verdict(manifest()) in text

@@ -27,10 +27,27 @@ def place(tmp_path: Path) -> Path:
     return tmp_path / "a.sqlite"
 
 
+def test_only_the_store_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["store", "list"])
+    assert capsys.readouterr().err.startswith("diffopt store: the following arguments are required: STORE;")
+
+
 def test_runs_are_listed(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["store", "list", str(place), "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)["runs"]
     assert (row["run"], row["measured"], row["failed"], row["pending"]) == ("search", 3, 0, 1)
+
+
+def test_a_manifest_from_elsewhere_does_not_write_to_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Store(tmp_path / "a.sqlite") as store:
+        store.open_run("search", {"target": "cpu\x1b[2J\ud800\n"})
+    assert main(["store", "list", str(tmp_path / "a.sqlite")]) == 0
+    printed = capsys.readouterr().out
+    assert "cpu?[2J??" in printed
+    assert printed.count("\n") == 1
 
 
 def test_the_folder_of_a_run_stands_for_its_store(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from diffopt.backends.base import BackendError, Run, Witness
 from diffopt.backends.runtime.attachment import Call, Proceed, attachment, component_name
+from diffopt.backends.runtime.fit_timesteps import FITTED
 from diffopt.backends.runtime.fold import Interface, Settings, cleans, folded_parts
 from diffopt.backends.runtime.prompt_reading import PromptReader, text_tokenizers
 from diffopt.backends.runtime.step_plan import PLAN
@@ -38,6 +39,7 @@ class EngineRequests:
         denoiser = getattr(pipe, self._denoiser)
         self._plan = denoiser.__dict__.get(PLAN)
         self._schedule = pipe.scheduler.__dict__.get(UNROLLED)
+        self._fitted = pipe.scheduler.__dict__.get(FITTED)
         self._negative = settings.negative_prompt
         # XL's embedding of no negative prompt is zeros, and another of an empty one.
         self._none_is_zeros = bool(pipe.config.get("force_zeros_for_empty_prompt"))
@@ -88,7 +90,7 @@ class EngineRequests:
         given = (noise, *self._reader(prompts))
         pictures = [self._run(tuple(value[i : i + 1] for value in given))[0] for i in range(len(prompts))]
         self._calls += len(prompts)
-        for followed in filter(None, (self._plan, self._schedule)):
+        for followed in filter(None, (self._plan, self._schedule, self._fitted)):
             followed.count_folded(len(prompts))
         return self._finish(pictures, call)
 

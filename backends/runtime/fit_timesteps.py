@@ -12,6 +12,18 @@ from diffopt.backends.base import BackendError, Witness
 from diffopt.backends.runtime.attachment import attachment
 
 Pipe = TypeVar("Pipe")
+FITTED = "_diffopt_fitted_timesteps"
+
+
+class Requests:
+    """How many requests followed timesteps of one's own."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def count_folded(self, requests: int) -> None:
+        """Count requests that something made with these timesteps answered."""
+        self.count += requests
 
 
 def fit_timesteps(pipe: Pipe, component: str = "scheduler", *, timesteps: Sequence[int]) -> Pipe:
@@ -29,7 +41,7 @@ def fit_timesteps(pipe: Pipe, component: str = "scheduler", *, timesteps: Sequen
     if chosen[0] > total - (not flow):
         raise BackendError(f"there is no timestep {chosen[0]} among {total}")
     name = "sigmas" if flow else "timesteps"
-    original, requests = scheduler.set_timesteps, [0]
+    original, requests = scheduler.set_timesteps, Requests()
     if name not in inspect.signature(original).parameters:
         raise BackendError(f"{kind} takes no {name} of one's own")
     values = [step / total for step in chosen] if flow else chosen
@@ -40,14 +52,15 @@ def fit_timesteps(pipe: Pipe, component: str = "scheduler", *, timesteps: Sequen
         count = num_inference_steps if num_inference_steps is not None else len(own[1] if own[1] is not None else ())
         if count != len(chosen) or own[0] is not None or not (own[1] is None or _is_plain(own[1])):
             return original(num_inference_steps, device, **given)
-        requests[0] += state.counting
+        requests.count += state.counting
         rest = {key: value for key, value in given.items() if key not in ("timesteps", "sigmas")}
         return original(device=device, **{name: values}, **rest)
 
     scheduler.__dict__["set_timesteps"] = set_timesteps
+    scheduler.__dict__[FITTED] = requests
     state.note(component, "fit_timesteps", timesteps=chosen)
     detail = f"{len(chosen)} timesteps of one's own"
-    state.witnesses.append(lambda: Witness("fit-timesteps", requests[0], f"{requests[0]} requests at {detail}"))
+    state.witnesses.append(lambda: Witness("fit-timesteps", requests.count, f"{requests.count} requests at {detail}"))
     return pipe
 
 

@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from diffopt.bench.suite.families import Family
+from diffopt.bench.suite.followable import calls_of, hidden, maybe_called
 from diffopt.ir.description import PipelineDescription, Present
 from diffopt.ir.errors import DiffoptError
 from diffopt.ir.source_script import describe_text
 
 PATH = Path("/diffbench/submission.py")
 """Where the text of an answer is said to stand: a folder that is not there, so that no file beside it is read."""
+
+_MOST_STEPS = 100_000
 
 SIXTEEN_BITS = ("float16", "bfloat16")
 
@@ -37,9 +40,15 @@ def read_attributes(code: str, family: Family) -> Read:
     """
     problems = interface_problems(code)
     found = _described(code, family)
+    tree = ast.parse(code)
+    try:
+        problems += hidden(tree) + maybe_called(tree, READERS.keys())
+        calls = calls_of(tree)
+    except RecursionError:
+        raise DiffoptError("too involved to be read", where=PATH.name) from None
     problems += [f"`{item.name}` cannot be known without running: {item.reason}" for item in found.unknowns]
     problems += _foreign_parts(found)
-    methods, wrong = _methods(code, found)
+    methods, wrong = _methods(calls, found)
     scheduler = found.component("scheduler")
     changed = "scheduler" in found.spans and scheduler is not None
     attributes = {
@@ -52,7 +61,7 @@ def read_attributes(code: str, family: Family) -> Read:
         "width": found.width,
         "dtype": _dtype(found),
         "methods": methods,
-        "preprocessor": "canny" if re.search(r"\b(cv2\s*\.\s*Canny|CannyDetector)\s*\(", code) else "",
+        "preprocessor": "canny" if re.search(r"\b(cv2\s*\.\s*Canny|CannyDetector)\s*\(", calls) else "",
     }
     return Read(attributes, tuple(problems + wrong))
 
@@ -188,11 +197,13 @@ READERS: Mapping[str, Callable[[Present, str], Options]] = {
 
 
 def steps_in(value: object) -> list[int] | None:
-    """Return the steps that an argument lists, `range(0, 49, 3)` or a list; None for neither."""
-    if isinstance(value, list):
-        return [int(step) for step in value]
+    """Return the steps that an argument lists, `range(0, 49, 3)` or a list; None for neither, and for more than any run has."""
     match = re.fullmatch(r"range\(([\d, ]+)\)", str(value))
-    return list(range(*map(int, match.group(1).split(",")))) if match else None
+    try:
+        listed = value if isinstance(value, list) else range(*map(int, match.group(1).split(","))) if match else None
+        return None if listed is None or len(listed) > _MOST_STEPS else [int(step) for step in listed]
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 def _last(name: str) -> str:

@@ -55,7 +55,8 @@ which makes the images of one call. What is measured is that script, unchanged, 
 
 1. **Static.** The script is lifted (`docs/lifting.md`), never run. Class of the pipeline, model, scheduler, steps, guidance, size,
    data type, methods with their parameters and preprocessor must be those asked for; code that means the same passes, methods
-   that were not asked for fail. `strict` judges as the paper does: the reference solution's components as they are written there.
+   that were not asked for fail, and so does code that cannot be followed: names bound anew, `exec`, methods called where they may
+   not be, the judging itself imported. `strict` judges as the paper does: the reference solution's components as they are written there.
 2. **Absolute.** It runs, and images show at least {adherence} % of what held-out prompts ask for, as the model's scorer reads them.
 3. **Relative**, against the baseline that the task describes, rebuilt and raced in interleaved pairs. Levels 1 to 3: the scheduler
    is stepped as often as declared, noise is drawn from the generator that was given, each method says that it did something, and

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import math
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +19,11 @@ from diffopt.ir.errors import DiffoptError
 
 FORMAT = "diffbench-results"
 VERSION = 1
+WRITTEN = "give a file that `diffopt bench run` wrote"
+LARGEST = 256 << 20
+"""Most bytes of a file of results, unpacked; all 604 tasks take a few MiB."""
+
+_DIGITS = 40
 
 
 @dataclass(frozen=True)
@@ -82,19 +89,37 @@ def read_results(path: Path) -> Results:
         DiffoptError: it cannot be read, or is no such file, or of another version.
     """
     try:
-        data = path.read_bytes()
-        found = json.loads(gzip.decompress(data) if path.suffix == ".gz" else data)
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
+            data = file.read(LARGEST + 1)
+        if len(data) > LARGEST:
+            raise DiffoptError(f"results of more than {LARGEST >> 20} MiB", str(path), "hand in fewer tasks a file")
+        found = json.loads(data, parse_constant=_number, parse_float=_number, parse_int=_whole)
+        json.dumps(found, ensure_ascii=False).encode()
     except OSError as error:
         # gzip's own complaints are OSErrors without a number.
         raise DiffoptError(f"cannot be read: {error.strerror or 'no gzip file'}", str(path)) from None
-    except (ValueError, EOFError, RecursionError) as error:
-        raise DiffoptError(f"no results of DiffBench: {error}", str(path)) from None
+    except (ValueError, EOFError, RecursionError, zlib.error) as error:
+        raise DiffoptError(f"no results of DiffBench: {error}", str(path), WRITTEN) from None
     return _checked(found, path)
+
+
+def _number(text: str) -> float:
+    """Read a number of JSON; a measured one is finite."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is no number that was measured")
+    return value
+
+
+def _whole(text: str) -> int:
+    if len(text) > _DIGITS:
+        raise ValueError(f"a number of {len(text)} digits")
+    return int(text)
 
 
 def _checked(found: object, path: Path) -> Results:
     if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise DiffoptError("no results of DiffBench", str(path), "give a file that `diffopt bench run` wrote")
+        raise DiffoptError("no results of DiffBench", str(path), WRITTEN)
     if found.get("version") != VERSION:
         raise DiffoptError(f"of version {found.get('version')!r}, this program reads {VERSION}", str(path))
     if found.get("suite") != suite_task.VERSION:

@@ -77,6 +77,8 @@ def folder_arm(folder: Path) -> Arm:
             return Answer(path.read_text(encoding="utf-8"))
         except UnicodeDecodeError:
             return Answer(refused="no UTF-8 text")
+        except OSError as error:
+            return Answer(refused=f"cannot be read: {error.strerror}")
 
     return answer
 

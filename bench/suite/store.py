@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections.abc import Mapping
@@ -15,9 +16,10 @@ VERSION = 1
 
 
 class MeasurementStore:
-    """Records by key; equal programs on equal terms have one key and are measured once. One writer at a time.
+    """Records by key; equal programs on equal terms have one key and are measured once.
 
-    A line that a kill has cut short is left out on the next reading, and written over.
+    Several may write: each takes up what others have written before it adds its own. A line that a kill has cut short is
+    left out on the next reading, and written over.
     """
 
     def __init__(self, path: Path) -> None:
@@ -38,9 +40,10 @@ class MeasurementStore:
             DiffoptError: it cannot be written.
         """
         line = json.dumps({"version": VERSION, "key": key, "record": record}, separators=(",", ":")).encode() + b"\n"
-        with writing(self._path), self._path.open("r+b" if self._path.exists() else "w+b") as file:
+        with writing(self._path), self._path.open("a+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            self._read()
             file.truncate(self._whole)
-            file.seek(self._whole)
             file.write(line)
             file.flush()
             os.fsync(file.fileno())
@@ -54,13 +57,14 @@ class MeasurementStore:
         if not self._path.exists():
             return
         with self._path.open("rb") as file:
-            for number, line in enumerate(file, 1):
+            file.seek(self._whole)
+            for number, line in enumerate(file, len(self._records) + 1):
                 if not line.endswith(b"\n"):
                     return
                 try:
                     entry = json.loads(line)
-                    version, key, record = entry["version"], entry["key"], entry["record"]
-                except (ValueError, KeyError, TypeError):
+                    version, key, record = entry["version"], entry["key"], {**entry["record"]}
+                except (ValueError, KeyError, TypeError, RecursionError):
                     where = f"{self._path}:{number}"
                     raise DiffoptError("no measurement of DiffBench", where, "give another --store") from None
                 if version != VERSION:

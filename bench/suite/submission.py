@@ -20,11 +20,17 @@ from diffopt.bench.suite.results import Results, pair_name, text_hash
 from diffopt.bench.suite.running import tasks_of
 from diffopt.bench.suite.store import MeasurementStore
 from diffopt.bench.suite.task import Task
+from diffopt.bench.tiers import Thresholds
 from diffopt.ir.errors import DiffoptError
 
 REACH = 0.75
 """Share of a claimed speed-up that measuring again has to reach: states of a machine move ratios by up to a quarter."""
+PROMPTS = (4, 1000)
+PAIRS = (3, 1000)
+"""Fewest and most that a protocol may name."""
+
 _CLOSE = 1e-4
+_UNREADABLE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 
 
 @dataclass(frozen=True)
@@ -42,19 +48,25 @@ class Check:
 
 def check_file(results: Results) -> list[str]:
     """Say what is wrong with results by themselves: hashes, raw samples, and verdicts that do not follow from them."""
-    faults = [f"program {name} is another text than its name says" for name, text in results.programs.items()
+    return judged_again(results)[0]
+
+
+def judged_again(results: Results) -> tuple[list[str], Results]:
+    """Return what `check_file` says, and the results with verdicts of our own, figures included, where nothing is wrong."""
+    faults = _described(results)
+    faults += [f"program {name} is another text than its name says" for name, text in results.programs.items()
               if text_hash(text) != name]  # fmt: skip
     for name, record in results.measurements.items():
         faults += [f"measurement {name}: {what}" for what in record_faults(record, results.protocol)]
     if faults:
-        return faults
+        return faults, results
     try:
         asked = tasks_of(results)
         found = judge_all(asked, results)
     except DiffoptError as error:
-        return [str(error)]
-    except (KeyError, TypeError, ValueError) as error:
-        return [f"it cannot be judged: {type(error).__name__}: {error}"]
+        return [str(error)], results
+    except _UNREADABLE as error:
+        return [f"it cannot be judged: {type(error).__name__}: {error}"], results
     for task in asked:
         claimed = results.verdicts.get(task.id, {}).get("status")
         if claimed == "unavailable" and found[task.id]["status"] == "not measured":
@@ -63,7 +75,41 @@ def check_file(results: Results) -> list[str]:
             faults.append(
                 f"{task.id} is said to be {claimed!r}, but its code and samples give {found[task.id]['status']!r}"
             )
+    return faults, results if faults else results.with_verdicts({**found, **_of_a_later_model(results, found)})
+
+
+def _of_a_later_model(results: Results, found: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Return the verdicts on tasks whose model had no weights yet: they stay unavailable."""
+    return {
+        name: {**verdict, "status": "unavailable", "reasons": ["its model had no weights then"]}
+        for name, verdict in found.items()
+        if verdict["status"] == "not measured" and results.verdicts[name]["status"] == "unavailable"
+    }
+
+
+def _described(results: Results) -> list[str]:
+    """Say what is wrong with the machine and the terms as they are told, and with targets that nobody here has set."""
+    devices, protocol = results.machine.get("devices"), results.protocol
+    faults = []
+    if not (isinstance(devices, list) and devices and all(isinstance(device, dict) for device in devices)):
+        faults.append("it does not say on what device it was measured")
+    if not isinstance(results.machine.get("versions"), dict):
+        faults.append("it does not say with what versions of the libraries it was measured")
+    if not _within(protocol.get("prompts"), *PROMPTS) or not _within(protocol.get("seed"), 0, 2**63):
+        faults.append(f"its protocol must be of {PROMPTS[0]} to {PROMPTS[1]} prompts, and of a seed")
+    for name in ("pairs", "aimed_pairs"):
+        pairs = protocol.get(name)
+        if not (isinstance(pairs, list) and len(pairs) == 2 and all(_within(count, *PAIRS) for count in pairs)):
+            faults.append(f"its protocol must name two numbers from {PAIRS[0]} to {PAIRS[1]} as {name}")
+    if any(not text.isprintable() or "|" in text or "<" in text for text in (results.arm, *results.answers)):
+        faults.append("a name holds what is no plain text")
+    if results.targets:
+        faults.append("it brings targets of its own; they are set by a search on the machine that judges")
     return faults
+
+
+def _within(value: object, least: int, most: int) -> bool:
+    return type(value) is int and least <= value <= most
 
 
 def record_faults(record: Mapping[str, Any], protocol: Mapping[str, Any]) -> list[str]:
@@ -75,7 +121,7 @@ def record_faults(record: Mapping[str, Any], protocol: Mapping[str, Any]) -> lis
         adherence = record["adherence"]
         sides = [np.asarray(adherence[side], dtype=np.float64) for side in ("baseline", "candidate")]
         return _sample_faults(outcome, sides[0], sides[1], int(protocol["prompts"]))
-    except (KeyError, TypeError, ValueError) as error:
+    except _UNREADABLE as error:
         return [f"it cannot be read: {type(error).__name__}: {error}"]
 
 
@@ -83,10 +129,12 @@ def _sample_faults(outcome: Measured, base: Any, made: Any, prompts: int) -> lis
     times, fidelity = outcome.latency, outcome.fidelity
     again = paired_ratio(times.baseline_s, times.candidate_s, rng=np.random.default_rng(0))
     faults = []
-    if abs(again.ratio / times.ratio - 1) > _CLOSE:
+    if not abs(again.ratio / times.ratio - 1) <= _CLOSE:
         faults.append(f"the ratio is {times.ratio:.3f}, its samples give {again.ratio:.3f}")
-    if abs(median(fidelity.psnr) - fidelity.psnr_median) > _CLOSE * 100:
+    if not abs(median(fidelity.psnr) - fidelity.psnr_median) <= _CLOSE * 100:
         faults.append(f"median PSNR is {fidelity.psnr_median:.2f}, its samples give {median(fidelity.psnr):.2f}")
+    if outcome.tier != (tier := Thresholds().tier(fidelity)):
+        faults.append(f"it is said to be `{outcome.tier}`, its figures give `{tier}`")
     if not len(base) == len(made) == len(fidelity.psnr) == prompts:
         faults.append(f"it is of {len(made)} images, the protocol says {prompts}")
     elif not (base.min() >= 0 and base.max() <= 1 and made.min() >= 0 and made.max() <= 1):

@@ -21,7 +21,8 @@ from diffopt.ir.errors import DiffoptError
 
 BUILTIN_NAMES = "demo:shapes, demo:shapes-flow, demo:shapes-pixart or demo:shapes-xl"
 """The built-in models, in words; written out, since asking for them takes longer than printing help should."""
-SOURCE = f"a .py script, a model directory, IR text (.mlir), or a built-in model: {BUILTIN_NAMES}"
+ARTIFACT = "a folder that `diffopt compile` wrote"
+SOURCE = f"a .py script or notebook, a model directory, a hub id, IR text (.mlir), or a built-in model: {BUILTIN_NAMES}"
 
 
 class Command(Protocol):

@@ -104,12 +104,14 @@ def _report(options: argparse.Namespace) -> int:
     from diffopt.bench.disk import write_text
     from diffopt.bench.suite.page import page
     from diffopt.bench.suite.results import read_results
-    from diffopt.bench.suite.submission import check_file
+    from diffopt.bench.suite.submission import judged_again
 
-    found = [read_results(Path(name)) for name in options.results]
-    for name, results in zip(options.results, found, strict=True):
-        for fault in check_file(results):
+    found = []
+    for name in options.results:
+        faults, results = judged_again(read_results(Path(name)))
+        for fault in faults:
             raise DiffoptError(fault, where=name, hint="run it again")
+        found.append(results)
     text = page(found)
     if options.output:
         write_text(Path(options.output), text)
@@ -122,7 +124,7 @@ def _submit(options: argparse.Namespace) -> int:
     from diffopt.bench.suite.board import add_to_board
     from diffopt.bench.suite.measuring import Protocol
     from diffopt.bench.suite.results import read_results
-    from diffopt.bench.suite.submission import check
+    from diffopt.bench.suite.submission import check, judged_again
 
     _check_machine(options)
     if options.sample < 0:
@@ -141,7 +143,7 @@ def _submit(options: argparse.Namespace) -> int:
     with _folder() as work:
         found = check(results, work=work, sample=options.sample, seed=seed, protocol=protocol, listen=_say)
     if found.accepted and options.board:
-        add_to_board(Path(options.board), path, results, found.measured_again)
+        add_to_board(Path(options.board), path, judged_again(results)[1], found.measured_again)
     if options.json:
         print_json(
             {"accepted": found.accepted, "faults": list(found.faults), "measured_again": list(found.measured_again)}

@@ -6,14 +6,14 @@ import argparse
 import math
 from pathlib import Path
 
-from diffopt.commands import add_json, print_json
+from diffopt.commands import ARTIFACT, add_json, print_json
 
 TEXT = "find the pass of an artifact that is at fault for bad images, slowness or a crash, and write a reproducer"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("artifact", metavar="ARTIFACT")
+    parser.add_argument("artifact", metavar="ARTIFACT", help=ARTIFACT)
     parser.add_argument("--what", choices=("images", "speed", "crash"), default="images", help="default: %(default)s")
     parser.add_argument(
         "--floor", type=float, metavar="DB", help="images below this median PSNR are bad (default: near's)"

@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prompts", metavar="FILE", help="one prompt a line; half of them are held out")
     parser.add_argument("--size", metavar="HxW", help="of the images, where the reference does not tell")
     parser.add_argument("--target", default="cpu", help="cpu or cuda[:N] (default: %(default)s)")
-    add_llm(parser)
+    add_llm(parser, passes=argparse.SUPPRESS)
     parser.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
     parser.add_argument("--force", action="store_true", help="replace a script, or start a run again")
     parser.add_argument("--seed", type=int, default=0, help="of the order of pairs and of the prompts' choice")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 
-from diffopt.commands import add_json, print_json, quiet_libraries
+from diffopt.commands import ARTIFACT, add_json, print_json, quiet_libraries
 
 TEXT = "say what each pass of an artifact does and bought, and where the time of a call goes here"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("artifact", metavar="ARTIFACT")
+    parser.add_argument("artifact", metavar="ARTIFACT", help=ARTIFACT)
     parser.add_argument("--model", metavar="PATH", help="where the model directory stands, if it has moved")
     parser.add_argument("--effects", action="store_true", help="measure what each pass bought, which takes minutes")
     parser.add_argument("--prompts", type=int, default=6, metavar="N", help="of --effects (default: %(default)s)")

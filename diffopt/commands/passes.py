@@ -68,6 +68,8 @@ def _promote(words: list[str]) -> int:
 
     if len(words) != 2:
         raise DiffoptError("a run and a pass are to be named", hint="diffopt passes promote OUT.run NAME")
+    if not Path(words[0]).is_dir():
+        raise DiffoptError("no such run", where=words[0], hint="diffopt passes promote OUT.run NAME")
     library = promoted(os.environ)
     written = promote(words[1], Library(Path(words[0]) / "passes"), library)
     sys.stdout.write(f"{written.name} is promoted; read its code in {library.folder}\n")

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from diffopt.commands import quiet_libraries
+from diffopt.commands import ARTIFACT, quiet_libraries
 from diffopt.ir.errors import DiffoptError
 
 TEXT = "make an image with an artifact"
@@ -17,7 +17,7 @@ MOVING_SUFFIXES = (".png", ".gif", ".webp")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("artifact", metavar="ARTIFACT")
+    parser.add_argument("artifact", metavar="ARTIFACT", help=ARTIFACT)
     parser.add_argument("--prompt", required=True, help="what to draw")
     parser.add_argument("--seed", type=int, default=0, help="of the noise (default: %(default)s)")
     parser.add_argument("--model", metavar="PATH", help="where the model directory stands, if it has moved")

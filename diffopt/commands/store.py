@@ -15,9 +15,15 @@ TEXT = "list the runs of a store, and carry measurements from one to another"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("action", choices=("list", "export", "import", "merge"))
+    parser.add_argument(
+        "action",
+        choices=("list", "export", "import", "merge"),
+        help="list the runs; export them to a document; import documents; merge other stores in",
+    )
     parser.add_argument("store", metavar="STORE", help="OUT.run, or the file of a store")
-    parser.add_argument("files", metavar="FILE", nargs="*", help="documents to import, or stores to merge in")
+    parser.add_argument(
+        "files", metavar="FILE", nargs="*", default=[], help="documents to import, or stores to merge in"
+    )
     parser.add_argument("--run", dest="only", metavar="NAME", help="of export: this run alone")
     parser.add_argument("-o", "--out", help="of export: the document (default: standard output)")
     add_json(parser)
@@ -105,10 +111,12 @@ def _list(store: object, *, as_json: bool) -> int:
         print_json({"store": store.path, "runs": rows})
         return 0
     for row in rows:
-        sys.stdout.write(
+        line = (
             f"{row['run']:24} {row['made_with']}  {row['measured']:4} measured {row['failed']:3} failed"
-            f" {row['pending']:3} pending {row['refused']:3} refused  {row['target']}  {row['model']}\n"
+            f" {row['pending']:3} pending {row['refused']:3} refused  {row['target']}  {row['model']}"
         )
+        # Manifests come from elsewhere too: no control character of theirs reaches the terminal.
+        sys.stdout.write("".join(char if char.isprintable() else "?" for char in line) + "\n")
     return 0
 
 

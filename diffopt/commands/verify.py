@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 
-from diffopt.commands import add_json, print_json, result_json
+from diffopt.commands import ARTIFACT, add_json, print_json, result_json
 
 TEXT = "measure an artifact again, here; exit 1 where it misses what it promises"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("artifact", metavar="ARTIFACT")
+    parser.add_argument("artifact", metavar="ARTIFACT", help=ARTIFACT)
     parser.add_argument("--model", metavar="PATH", help="where the model directory stands, if it has moved")
     add_json(parser)
 

@@ -54,6 +54,7 @@ class CacheDit(DiffusionPass):
             ("guidance-window", "reuse-unconditional", "split-guidance-batch"),
             "a plan of steps takes the halves of guidance apart, and what is cached is of both",
         )
+        | {"export": "its decisions at run time cannot be traced into an engine"}
     )
     architectures = ("transformer",)
     before = ("family:compilation",)

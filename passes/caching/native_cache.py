@@ -53,6 +53,7 @@ class NativeCache(DiffusionPass):
             ("guidance-window", "reuse-unconditional", "split-guidance-batch"),
             "a plan of steps takes the halves of guidance apart, and what is cached is of both",
         )
+        | {"export": "its decisions at run time cannot be traced into an engine"}
     )
     architectures = ("transformer",)
     before = ("family:compilation",)

@@ -110,3 +110,45 @@ def test_an_engine_names_no_file_outside_its_folder(tmp_path: Path, files: objec
     place.write_text(json.dumps(json.loads(place.read_text()) | {"files": files}))
     with pytest.raises(BackendError, match=r"outside the folder|cannot be read"):
         load_exported(tmp_path)
+
+
+BROKEN: dict[str, tuple[str, object]] = {
+    "no list": ("components", 5),
+    "no names": ("components", [{}]),
+    "a folder elsewhere": ("components", [{"name": "../e/scale"}]),
+    "an absolute place": ("components", [{"name": "/etc"}]),
+    "itself": ("components", [{"name": "."}]),
+    "unknown options": ("options", {"precision": "f32", "zz": 1}),
+    "no options": ("options", None),
+    "no backend": ("backend", ["openvino"]),
+    "another format": ("format", 9),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_manifest_that_names(tmp_path: Path, name: str) -> None:
+    out, (key, value) = tmp_path / "e", BROKEN[name]
+    export(out)
+    path = out / MANIFEST
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+    for use in (load_exported, export):
+        with pytest.raises(BackendError, match=MANIFEST):
+            use(out)
+
+
+@pytest.mark.parametrize("text", ["[1]", "[" * 100_000, "{}", "\x00"])
+def test_a_manifest_that_is_none_is_said_in_one_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / MANIFEST).write_text(text)
+    for use in (load_exported, export):
+        with pytest.raises(BackendError, match=MANIFEST):
+            use(tmp_path)
+
+
+@pytest.mark.parametrize(("key", "value"), [("files", {}), ("files", [[1, 2]]), ("files", {"a\0": "x"}), ("key", None)])
+def test_an_engine_that_does_not_list_its_files_is_not_loaded(tmp_path: Path, key: str, value: object) -> None:
+    export(tmp_path)
+    path = tmp_path / "scale" / "engine.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+    with pytest.raises(BackendError, match="export it again"):
+        load_exported(tmp_path)
+    assert export(tmp_path)

@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from diffopt.bench.disk import disk_is_full, make_folder, write_bytes, write_text
+from diffopt.bench.disk import disk_is_full, make_folder, write_bytes, write_new, write_text
 from diffopt.ir.errors import DiffoptError
 
 
@@ -40,10 +41,10 @@ def test_a_full_disk_is_noticed(tiny_disk: Path, tmp_path: Path) -> None:
 
 
 def test_any_way_a_file_cannot_be_written_is_a_user_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(path: Path, data: bytes) -> int:
+    def full(path: Path, data: bytes) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr("diffopt.bench.disk.write_new", full)
     with pytest.raises(DiffoptError, match=r"out\.txt: cannot write: No space left on device; free some space"):
         write_text(tmp_path / "out.txt", "text")
 
@@ -58,3 +59,30 @@ def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
     for text in ("first", "second"):
         write_text(tmp_path / "file.txt", text)
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("file.txt", "second")]
+
+
+@pytest.mark.parametrize("write", [write_new, write_bytes])
+def test_a_link_that_a_program_left_is_replaced_and_not_followed(
+    tmp_path: Path, write: Callable[[Path, bytes], None]
+) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    for name in ("file", f".file.{os.getpid()}"):
+        (tmp_path / name).symlink_to(victim)
+    write(tmp_path / "file", b"payload")
+    assert victim.read_text() == "mine"
+    assert (tmp_path / "file").read_bytes() == b"payload"
+    assert not (tmp_path / "file").is_symlink()
+
+
+def test_the_probe_for_room_follows_no_link_either(tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("mine")
+    (tmp_path / f".space-{os.getpid()}").symlink_to(tmp_path / "victim")
+    assert not disk_is_full(tmp_path)
+    assert (tmp_path / "victim").read_text() == "mine"
+
+
+def test_a_folder_in_the_place_of_a_file_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "worker.log" / "deep").mkdir(parents=True)
+    write_new(tmp_path / "worker.log", b"log")
+    assert (tmp_path / "worker.log").read_bytes() == b"log"

@@ -11,7 +11,7 @@ from xdsl.dialects.builtin import ModuleOp
 from diffopt.bench.fit import fit, main
 from diffopt.passes.caching.cache_adaptive import CacheAdaptive
 from diffopt.passes.caching.native_cache import NativeCache
-from diffopt.passes.pipeline import Trace, run
+from diffopt.passes.pipeline import Trace, applied, run
 from diffopt.passes.steps.fit_timesteps import FitTimesteps
 
 
@@ -49,6 +49,7 @@ def test_what_has_no_transformer_blocks_gets_one_clear_line(capsys: pytest.Captu
 
 
 def test_a_fitted_solver_lands_nearer_than_a_textbooks(tiny_directory: Path) -> None:
+    from diffopt.backends.runtime import witnesses
     from diffopt.bench.fit import load_emitted
     from diffopt.ir.description import build_module
     from diffopt.ir.source_directory import describe_directory
@@ -63,6 +64,9 @@ def test_a_fitted_solver_lands_nearer_than_a_textbooks(tiny_directory: Path) -> 
         found: torch.Tensor = load_emitted(made)("a red", generator=generator, output_type="latent").images
         return found
 
+    whole = load_emitted(applied(Trace.parse(f"{fitted},fuse-pipeline"), module))
+    whole("a red")
+    assert all(witness.count > 0 for witness in witnesses(whole)), "a folded call counts for what was folded"
     plain = latents("")
     missed = {trace: (latents(trace) - plain).norm() for trace in (fitted, "reduce-steps{steps=3}")}
     assert missed[fitted] < 0.7 * missed["reduce-steps{steps=3}"]

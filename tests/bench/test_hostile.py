@@ -7,10 +7,14 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
+from diffopt.bench import teacher
 from diffopt.bench.evaluate import Evaluator, Failed, Measured, Program
+from diffopt.bench.resident import Died, Resident
 
 PAIRS = (2, 2)
 TinyProgram = Callable[..., Program]
@@ -184,3 +188,25 @@ def still_running(folder: str) -> list[int]:
         except OSError:
             continue
     return [pid for pid in found if " Z" not in Path(f"/proc/{pid}/stat").read_text()]
+
+
+def test_links_that_a_program_leaves_lead_nobody_out_of_its_folder(
+    evaluator: Evaluator, tiny_program: TinyProgram, tmp_path: Path
+) -> None:
+    """The parent writes a log, a lesson and the program into a folder that the program may write to; it is not confined."""
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    names = ("worker.log", "lesson.safetensors", f".pipeline.py.{os.getpid()}")
+    lines = [
+        f"os.path.lexists({name!r}) and os.unlink({name!r}); os.symlink({str(victim)!r}, {name!r})" for name in names
+    ]
+    program = tiny_program("links", **wrapped("import os", "print('payload', flush=True)", *lines))
+    for _ in range(2):
+        evaluator.evaluate(program, pairs=PAIRS)
+        assert victim.read_text() == "mine"
+
+
+def test_a_pipe_in_the_place_of_answers_does_not_hold_up_the_run(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "answers.safetensors")
+    with pytest.raises(Died, match="no answers of the denoiser came"):
+        teacher._read(cast(Resident, SimpleNamespace(name="a worker")), tmp_path / "answers.safetensors")

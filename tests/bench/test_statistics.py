@@ -82,3 +82,9 @@ def test_two_states_of_the_machine_are_told_apart_with_the_ratio_in_each() -> No
 def test_noise_is_no_second_state(noise: float) -> None:
     times = np.exp(np.random.default_rng(0).normal(0, noise, 30)).tolist()
     assert [name for name, _, _ in states(times, times)] == ["one"]
+
+
+@pytest.mark.parametrize("times", [[float("inf")] * 3, [float("nan")] * 3, [0.0] * 3])
+def test_times_that_no_clock_gives_are_refused(times: list[float]) -> None:
+    with pytest.raises(ValueError, match="positive and finite"):
+        paired_ratio(times, times, rng=np.random.default_rng(0))

@@ -118,3 +118,39 @@ def test_a_pipeline_that_makes_videos_is_measured_and_must_make_as_many_frames(
         assert strip.size == (48, 16)
     assert isinstance(wrong, Failed)
     assert "2 frames, want 3" in wrong.message
+
+
+SPARED = """
+import numpy as np
+from types import SimpleNamespace
+
+_spared = load
+def load(**options):
+    pipe = _spared(**options)
+    moving, wave = type(pipe).__call__, np.where(np.indices((16, 16)).sum(0) % 2, 1, -1)[None, None, :, :, None]
+    calls = [0]
+    class Sparing(type(pipe)):
+        def __call__(self, *args, **kwargs):
+            frames = 0.2 + 0.6 * moving(self, *args, **kwargs).frames
+            calls[0] += 1
+            if {spoil} and calls[0] <= 4:
+                frames = frames + 0.01 * wave
+            elif {spoil}:
+                frames[:, 3:4] += 0.03 * wave
+            return SimpleNamespace(frames=frames)
+    pipe.__class__ = Sparing
+    return pipe
+"""
+
+
+def test_a_frame_that_is_worse_in_timed_calls_than_in_others_is_seen_though_their_mean_is_as_good(
+    tmp_path: Path, tiny_program: Callable[..., Program], server: ForkServer
+) -> None:
+    baseline, sparing = (
+        tiny_program("video", tail=VIDEO.format(frames=12) + SPARED.format(spoil=spoil)) for spoil in (False, True)
+    )
+    work = Workload(("a cat", "a dog"), ("a bird", "a fish"), seed=0, height=16, width=16)
+    with Evaluator(baseline, work, work=tmp_path, engines=tmp_path / "engines", server=server) as evaluator:
+        found = evaluator.evaluate(sparing, pairs=(2, 2))
+    assert isinstance(found, Failed), found.fidelity
+    assert "timed calls gave images at 30.5 dB, untimed ones 40.0" in found.message

@@ -86,10 +86,15 @@ def test_an_illegal_order_names_the_rule(capsys: pytest.CaptureFixture[str]) -> 
     assert "[order]" in line
 
 
+def test_a_misspelt_class_of_a_hub_id_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    line = refused(capsys, "lift", "some/model", "--set", "pipeline_class=StableDiffusionPipelin")
+    assert line.endswith("diffusers has no pipeline 'StableDiffusionPipelin'; did you mean StableDiffusionPipeline?")
+
+
 @pytest.mark.parametrize("budget", ["0", "soon", "-3", "1.5", ""])
 def test_a_nonsense_budget_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path, budget: str) -> None:
     out = tmp_path / "out"
-    assert "budget" in refused(capsys, "compile", "demo:shapes", "-o", str(out), f"--budget={budget}")
+    assert "--budget: " in refused(capsys, "compile", "demo:shapes", "-o", str(out), f"--budget={budget}")
     assert not list(tmp_path.iterdir()), "bad usage must leave nothing behind"
 
 
@@ -227,6 +232,8 @@ def test_passes_lists_every_pass_and_shows_one(capsys: pytest.CaptureFixture[str
     as_json = json.loads(printed(capsys, "passes", "--json"))
     assert {entry["name"] for entry in as_json} >= {"export", "quantize", "cache-features"}
     assert "unknown pass" in refused(capsys, "passes", "no-such")
+    assert refused(capsys, "passes", "promote", "no-run", "x").startswith("diffopt: no-run: no such run; ")
+    assert refused(capsys, "passes", "reduce-step").endswith("unknown pass 'reduce-step'; did you mean reduce-steps?")
 
 
 def test_devices_names_the_processor(capsys: pytest.CaptureFixture[str]) -> None:

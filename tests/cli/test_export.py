@@ -32,6 +32,12 @@ def test_only_tensorrt_is_built_in_two_steps(capsys: pytest.CaptureFixture[str],
         assert "pip install" in refused(capsys, "export", "--finish", str(tmp_path))
 
 
+def test_the_pass_export_is_not_for_export(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["export", "demo:shapes", "--passes", "export", "-o", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err == "diffopt: --passes: export is what this command does; leave the pass export out\n"
+    assert not list(tmp_path.iterdir())
+
+
 def test_there_must_be_something_to_export(capsys: pytest.CaptureFixture[str]) -> None:
     assert "there is nothing to export" in refused(capsys, "export")
 

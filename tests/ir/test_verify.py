@@ -146,7 +146,7 @@ TEXT_CASES = [
     ),
     (
         "call-is-complete",
-        "height must be a whole number of pixels: give --set height=PIXELS, or download the model",
+        "height must be a whole number of pixels: give --set height=PIXELS --set width=PIXELS, or download the model",
         "@pipeline",
         [("height = 64 : i64, ", "")],
     ),

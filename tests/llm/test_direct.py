@@ -55,6 +55,13 @@ def test_the_first_gate_reads_and_runs_nothing(code: str, said: str) -> None:
     )
 
 
+@pytest.mark.parametrize("value", ["a" + ".b" * 900, "-" * 900 + "1", "[" * 180 + "]" * 180, "'\ud800'"])
+def test_a_script_too_deep_to_be_read_is_a_reason_and_no_crash(value: str) -> None:
+    code = f"x = {value}\ndef load(model, device, engines):\n    pass\n"
+    reason = StaticGate(Attributes(names=("missing",)))(code)
+    assert reason.startswith(("it is too deeply nested", "it is not Python"))
+
+
 def test_gates_close_in_their_order_and_one_script_is_measured_once() -> None:
     asked: list[str] = []
 

@@ -46,6 +46,14 @@ def test_replays_each_occurrence_of_a_request_in_its_order(tmp_path: Path) -> No
     assert (path.read_bytes(), model.count) == (before, 3)
 
 
+def test_an_answer_of_half_characters_and_of_no_numbers_is_kept_and_can_be_sent_back(tmp_path: Path) -> None:
+    answer = Answer("response", 200, {"text": "a\ud800", "n": float("nan"), "m": float("inf")}, 1, 0.25)
+    entry = Transcript(tmp_path / "t").exchange(Call({"m": 1}, "http://127.0.0.1:1", "t@0"), lambda request: answer)
+    assert entry.answer.body == {"text": "a?", "n": "NaN", "m": "Infinity"}
+    assert canonical({"body": entry.answer.body}).encode()
+    assert Transcript(tmp_path / "t").entries == (entry,)
+
+
 def test_a_changed_request_is_a_strict_miss(tmp_path: Path) -> None:
     path, model = tmp_path / "t.jsonl", Model()
     ask(Transcript(path), model, "a")

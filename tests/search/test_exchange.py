@@ -75,6 +75,30 @@ def test_a_ratio_that_is_no_number_is_one_line(outcome: Callable[..., Measured],
         assert other.runs() == {}
 
 
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("manifest", "target"), "\ud800"),
+        (("trials", 0, "outcome", "kind"), "\ud800"),
+        (("trials", 1, "outcome", "witnesses"), [{}]),
+        (("trials", 1, "outcome", "tier"), []),
+        (("trials", 1, "outcome", "memory", "peak_bytes"), 10**400),
+    ],
+)
+def test_what_could_not_be_written_or_told_again_adds_nothing(
+    outcome: Callable[..., Measured], place: tuple[str | int, ...], value: object
+) -> None:
+    with filled(MEMORY, outcome, "ab") as one, Store(MEMORY) as other:
+        document = json.loads(json.dumps(exported(one)))
+        inner = document["runs"][0]
+        for step in place[:-1]:
+            inner = inner[step]
+        inner[place[-1]] = value
+        with pytest.raises(DiffoptError, match="a broken document"):
+            imported(other, document)
+        assert other.runs() == {}
+
+
 def test_a_run_that_is_not_there_is_named(outcome: Callable[..., Measured]) -> None:
     with filled(MEMORY, outcome, "a") as store, pytest.raises(DiffoptError, match="there is search"):
         exported(store, run="other")

@@ -32,7 +32,21 @@ def record() -> Record:
         psnr = tuple(50.0 + index for index in range(10))
         outcome = Measured(
             latency=Latency(raced.ratio, raced.lo, raced.hi, len(base), base, times),
-            fidelity=Fidelity(54.5, 50.9, 50.0, 1.0, accuracy, 0.9, 0.0, 1.0, 10, (), seed_psnr_median=38.0, psnr=psnr),
+            fidelity=Fidelity(
+                54.5,
+                50.9,
+                50.0,
+                1.0,
+                accuracy,
+                0.9,
+                0.0,
+                1.0,
+                10,
+                (),
+                seed_psnr_median=38.0,
+                psnr=psnr,
+                denoiser_error=0.0 if tier == "exact" else 0.5,
+            ),
             memory=Memory(1, 1),
             build_s=0.0,
             load_s=1.0,

@@ -8,13 +8,13 @@ import pytest
 
 from diffopt.bench.evaluate import Evaluator, Program
 from diffopt.bench.models import builtin
-from diffopt.bench.suite import Method, Task
+from diffopt.bench.suite import Method, Task, tasks
 from diffopt.bench.suite.arms.rules import answer, baseline
 from diffopt.bench.suite.families import FAMILIES
 from diffopt.bench.suite.harness import measured_text
 from diffopt.bench.suite.measured_gates import absolute_gate, relative_gate
 from diffopt.bench.suite.measuring import adherence
-from diffopt.bench.suite.static_gate import static_gate
+from diffopt.bench.suite.static_gate import static_gate, strict_gate
 from diffopt.bench.suite.writing import plain_script
 from diffopt.bench.workload import Workload
 
@@ -60,6 +60,28 @@ AT_SIGHT: dict[str, tuple[str, str]] = {
         answer(asked(CACHED)).code, "deepcache is applied, which was not asked for"),
 }  # fmt: skip
 
+AT_SIGHT |= {
+    "binds generate anew by globals": (
+        f"{PLAIN}\nglobals()['generate'] = load\n", "`globals` is used"),
+    "binds generate anew by a decorator": (
+        PLAIN.replace("def generate", "@print\ndef generate"), "`generate` has the decorator `print`"),
+    "binds generate twice": (
+        f"{PLAIN}\nif True:\n    def generate(pipe, prompt, generator):\n        return pipe(prompt).images\n",
+        "`generate` is bound more than once"),
+    "calls the pipeline where nobody reads it": (
+        in_generate("if prompt: return type(pipe).__call__(pipe, prompt, num_inference_steps=1).images"),
+        "`.__call__` is used"),
+    "names what it calls in a text": (
+        in_generate("if prompt: return getattr(pipe, '__call__')(prompt, num_inference_steps=1).images"),
+        "'__call__' is named"),
+    "replaces a loader of diffusers": (
+        PLAIN.replace("def load", "StableDiffusionPipeline.from_pretrained = print\n\n\ndef load"), "is replaced"),
+    "registers another scheduler": (
+        in_load("pipe.register_modules(scheduler=pipe.vae)"), "`.register_modules` is used"),
+    "changes what judges it": (
+        PLAIN.replace("import torch\n", "import torch\nimport diffopt.bench.suite.harness as h\n", 1), "which judges it"),
+}  # fmt: skip
+
 OF_A_CACHE: dict[str, tuple[str, str]] = {
     "imports the method and does not apply it": (
         PLAIN.replace("import torch\n", "import torch\nfrom diffopt.backends.runtime import follow_step_plan\n", 1),
@@ -70,6 +92,21 @@ OF_A_CACHE: dict[str, tuple[str, str]] = {
         in_load("helper = DeepCacheSDHelper(pipe=pipe)", "helper.set_params(cache_interval=2)", "helper.enable()",
                 "helper.disable()").replace("import torch\n", "import torch\nfrom DeepCache import DeepCacheSDHelper\n", 1),
         "deepcache is not applied"),
+    "applies it in a function that nobody calls": (
+        answer(asked(CACHED)).code.replace("    follow_step_plan(", "    def never(): follow_step_plan("),
+        "`never`, which nothing calls"),
+    "applies it in a loop of no turns": (
+        answer(asked(CACHED)).code.replace("    follow_step_plan(", "    for _ in (): follow_step_plan("), "in a for"),
+    "applies it behind an and": (
+        answer(asked(CACHED)).code.replace("    follow_step_plan(", "    False and follow_step_plan("), "in a boolop"),
+    "applies it after it has returned": (
+        answer(asked(CACHED)).code.replace("    follow_step_plan(", "    return pipe.to(device)\n    follow_step_plan("),
+        "after a return"),
+    "applies it over more steps than there are": (
+        answer(asked(CACHED)).code.replace("full=range(0, 5, 2)", "full=range(0, 9999999999999, 2)"),
+        "deepcache is not applied"),
+    "applies it at steps that are none": (
+        answer(asked(CACHED)).code.replace("full=range(0, 5, 2)", "full=range(0, 5, 0)"), "deepcache is not applied"),
     "applies it only where nobody looks": (
         answer(asked(CACHED)).code.replace("    follow_step_plan(", "    if device == 'tpu': follow_step_plan("),
         "deepcache"),
@@ -89,6 +126,26 @@ def test_the_static_gate_catches_a_method_that_an_answer(name: str) -> None:
     code, reason = OF_A_CACHE[name]
     verdict = static_gate(asked(CACHED), code)
     assert any(reason in said for said in verdict.reasons), verdict
+
+
+def test_what_a_comment_or_a_text_says_is_not_done() -> None:
+    told = 'X = "cache_interval=2 helper.enable()"\nfrom DeepCache import DeepCacheSDHelper\n'
+    code = in_load("helper = DeepCacheSDHelper(pipe=pipe)  # cache_interval=2, helper.enable()")
+    code = code.replace("import torch\n", f"import torch\n{told}", 1)
+    assert "deepcache is not applied" in static_gate(asked(CACHED), code).reasons
+
+
+@pytest.mark.parametrize("start", ["-" * 200_000 + "1", "a" + ".b" * 60_000, "'\ud800'"])
+def test_code_too_deep_to_be_parsed_is_a_compile_error_in_both_modes(start: str) -> None:
+    code = f"x = {start}\n{PLAIN}"
+    assert static_gate(asked(), code).error == strict_gate(PLAIN, code).error == "compile"
+
+
+def test_a_pipeline_that_is_changed_out_of_sight_is_caught_where_methods_are_free_too() -> None:
+    hard = next(task for task in tasks() if task.level == 4 and task.family == "sd15")
+    code = f"{hard.reference}\nglobals()['generate'] = print\n"
+    assert static_gate(hard, hard.reference).passed
+    assert static_gate(hard, code).reasons == ("`globals` is used, and what it does cannot be read",)
 
 
 def test_tgate_with_a_share_of_the_steps_instead_of_a_step_is_caught() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import gzip
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from diffopt.bench.suite.measuring import Job, Protocol
 from diffopt.bench.suite.page import page
 from diffopt.bench.suite.results import Results, pair_name, read_results, text_hash, write_results
 from diffopt.bench.suite.store import MeasurementStore
-from diffopt.bench.suite.submission import check, check_file
+from diffopt.bench.suite.submission import check, check_file, judged_again
 from diffopt.ir.errors import DiffoptError
 
 Record = Callable[..., dict[str, Any]]
@@ -74,7 +76,8 @@ def test_honest_results_are_accepted_and_entered_once(results: Results, tmp_path
 
 def forged_verdict(results: Results) -> Results:
     measurements = copy.deepcopy(dict(results.measurements))
-    next(iter(measurements.values()))["outcome"]["tier"] = "near"
+    outcome = next(iter(measurements.values()))["outcome"]
+    outcome["tier"], outcome["fidelity"]["denoiser_error"] = "near", 0.5
     return dataclasses.replace(results, measurements=measurements)
 
 
@@ -82,6 +85,37 @@ def forged_ratio(results: Results) -> Results:
     measurements = copy.deepcopy(dict(results.measurements))
     next(iter(measurements.values()))["outcome"]["latency"]["ratio"] = 9.0
     return dataclasses.replace(results, measurements=measurements)
+
+
+def forged_tier(results: Results) -> Results:
+    measurements = copy.deepcopy(dict(results.measurements))
+    next(iter(measurements.values()))["outcome"]["fidelity"]["denoiser_error"] = 0.5
+    return dataclasses.replace(results, measurements=measurements)
+
+
+def times_without_end(results: Results) -> Results:
+    measurements = copy.deepcopy(dict(results.measurements))
+    latency = next(iter(measurements.values()))["outcome"]["latency"]
+    latency["baseline_s"], latency["candidate_s"] = [math.inf] * 3, [math.inf] * 3
+    return dataclasses.replace(results, measurements=measurements)
+
+
+def outcome_of_another_kind(results: Results) -> Results:
+    name = next(iter(results.measurements))
+    return dataclasses.replace(results, measurements={name: {**results.measurements[name], "outcome": []}})
+
+
+def targets_of_its_own(results: Results) -> Results:
+    easy = {"speedup": 0.001, "latency_s": 1e6}
+    return dataclasses.replace(results, targets={text_hash(baseline(TASK)): easy})
+
+
+def terms_of_its_own(results: Results) -> Results:
+    return dataclasses.replace(results, protocol={**results.protocol, "prompts": 1, "pairs": [1, 1]})
+
+
+def no_machine(results: Results) -> Results:
+    return dataclasses.replace(results, machine={"devices": [None], "versions": {}})
 
 
 def forged_accuracy(results: Results) -> Results:
@@ -112,6 +146,12 @@ def task_of_another_suite(results: Results) -> Results:
     [
         (forged_verdict, "is said to be 'passed', but its code and samples give 'failed'"),
         (forged_ratio, "the ratio is 9.000, its samples give 2.0"),
+        (forged_tier, "is said to be `exact`, its figures give `near`"),
+        (times_without_end, "every time must be positive and finite"),
+        (outcome_of_another_kind, "it cannot be read"),
+        (targets_of_its_own, "targets of its own"),
+        (terms_of_its_own, "protocol must be of 4 to 1000 prompts"),
+        (no_machine, "on what device"),
         (forged_accuracy, "0.90 of prompts are said to be right, the shares allow 0.00"),
         (other_code, "is another text than its name says"),
         (fewer_images, "it is of 10 images, the protocol says 100"),
@@ -121,6 +161,44 @@ def task_of_another_suite(results: Results) -> Results:
 )
 def test_a_forged_report_is_refused(results: Results, forge: Callable[[Results], Results], reason: str) -> None:
     assert any(reason in fault for fault in check_file(forge(results))), check_file(forge(results))
+
+
+def test_figures_that_are_shown_are_judged_again_and_not_those_that_were_handed_in(results: Results) -> None:
+    verdict = dict(results.verdicts[TASK.id])
+    forged = results.with_verdicts({TASK.id: {**verdict, "figures": {**verdict["figures"], "speedup": [99.0] * 3}}})
+    faults, again = judged_again(forged)
+    assert faults == []
+    assert again.verdicts[TASK.id]["figures"]["speedup"][0] == pytest.approx(2.0)
+
+
+def test_files_that_are_damaged_endless_or_hold_no_numbers_are_refused(
+    results: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.json.gz"
+    write_results(path, results)
+    whole = path.read_bytes()
+    text = gzip.decompress(whole).decode()
+    changed = [text.replace('"ratio":2.', f'"ratio":{value},"x":0.', 1) for value in ("NaN", "1e999", "9" * 400)]
+    assert text not in changed
+    damaged = whole[:60] + bytes(255 - byte for byte in whole[60:80]) + whole[80:]
+    for data in (damaged, whole[:-20], *(gzip.compress(part.encode()) for part in changed)):
+        path.write_bytes(data)
+        with pytest.raises(DiffoptError, match=r"a\.json\.gz"):
+            read_results(path)
+    monkeypatch.setattr("diffopt.bench.suite.results.LARGEST", 1000)
+    path.write_bytes(whole)
+    with pytest.raises(DiffoptError, match="results of more than"):
+        read_results(path)
+
+
+def test_two_who_write_to_one_store_lose_nothing(tmp_path: Path) -> None:
+    one, other = MeasurementStore(tmp_path / "s"), MeasurementStore(tmp_path / "s")
+    one.add("a", {"value": 1})
+    other.add("b", {"value": 2})
+    one.add("c", {"value": 3})
+    assert {key: MeasurementStore(tmp_path / "s").get(key) for key in "abc"} == {
+        "a": {"value": 1}, "b": {"value": 2}, "c": {"value": 3},
+    }  # fmt: skip
 
 
 AIMED = next(t for t in tasks() if t.level == 4 and t.family == "sd15")
