@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, cast
 
 VERSION = 1
+_LARGEST = 10**18
 
 
 @dataclass(frozen=True)
@@ -203,6 +204,8 @@ def _check_numbers(kind: type, values: Mapping[str, Any], above_zero: tuple[str,
             continue
         if item.name in values and (isinstance(value, bool) or not isinstance(value, int | float)):
             raise ValueError(f"{kind.__name__.lower()}.{item.name} is {value!r}, which is no number")
+        if isinstance(value, int) and abs(value) > _LARGEST:
+            raise ValueError(f"{kind.__name__.lower()}.{item.name} is a number of {len(str(value))} digits")
         if item.name in above_zero and not (math.isfinite(value) and value > 0):
             raise ValueError(f"{kind.__name__.lower()}.{item.name} is {value!r}, which is no ratio of times")
 

@@ -143,13 +143,13 @@ def _ran(ran: Mapping[str, JSON], found: Mapping[Pair, ModuleOp | Refusal]) -> s
     tried = int(str(ran["ran"])) + int(str(ran["refused"])) + len(crashed)
     text = (
         f"On {ran['machine']}: of {ran['allowed']} allowed pairs, which come to {ran['programs']} programs, {tried} were "
-        f"tried; {ran['ran']} made an image, {ran['refused']} were refused with a sentence as they were built, and "
+        f"tried; {ran['ran']} made an image, {ran['refused']} were refused with a sentence, by the target or as built, and "
         f"{len(crashed)} crashed."
     )
     lines = [text]
     reasons = ran.get("reasons")
     if isinstance(reasons, Mapping) and reasons:
-        lines += ["", "| refused as built | pairs |", "| --- | --- |"]
+        lines += ["", "| refused, by the target or as built | pairs |", "| --- | --- |"]
         lines += [f"| {reason} | {count} |" for reason, count in sorted(reasons.items())]
     for pair, why in crashed.items():
         one, _, other = pair.partition(",")

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from diffopt.bench.outcome import Outcome, outcome_from_json
+from diffopt.bench.outcome import Measured, Outcome, outcome_from_json
 from diffopt.ir.errors import DiffoptError
 from diffopt.search.store import Store
 
@@ -106,7 +106,10 @@ def _trial(row: Mapping[str, Any]) -> tuple[dict[str, Any], Outcome]:
         "facts": {name: float(value) for name, value in facts.items()},
         "predicted": None if predicted is None else float(predicted),
     }
-    return fields, outcome_from_json(row["outcome"])
+    outcome = outcome_from_json(row["outcome"])
+    if isinstance(outcome, Measured):
+        _text(outcome.tier)
+    return fields, outcome
 
 
 def _text(value: object) -> str:

@@ -81,6 +81,8 @@ def test_a_ratio_that_is_no_number_is_one_line(outcome: Callable[..., Measured],
         (("manifest", "target"), "\ud800"),
         (("trials", 0, "outcome", "kind"), "\ud800"),
         (("trials", 1, "outcome", "witnesses"), [{}]),
+        (("trials", 1, "outcome", "tier"), []),
+        (("trials", 1, "outcome", "memory", "peak_bytes"), 10**400),
     ],
 )
 def test_what_could_not_be_written_or_told_again_adds_nothing(
