@@ -79,6 +79,7 @@ class Artifact:
             raise DiffoptError(
                 f"{outside!r} is no choice", where="outside", hint=f"give {' or '.join(get_args(Outside))}"
             )
+        check_model(model)
         self.check_versions()
         made_for = str(self.manifest.get("target", "cpu"))
         target = device or made_for
@@ -139,6 +140,16 @@ def load(
         DiffoptError: see `Artifact.open` and `Artifact.load`.
     """
     return Artifact.open(path).load(model=model, device=device, outside=outside)
+
+
+def check_model(model: str | Path | None) -> None:
+    """Refuse a model that is named and not there; a bare name would be asked of the hub.
+
+    Raises:
+        DiffoptError: it is no directory.
+    """
+    if model is not None and not Path(model).is_dir():
+        raise DiffoptError("no such model directory", where=str(model), hint="give the one with model_index.json")
 
 
 def write_artifact(

@@ -36,7 +36,8 @@ def main(argv: Sequence[str]) -> int:
             raise
         return _fail(f"{error.filename or 'diffopt'}: {error.strerror}")
     except KeyboardInterrupt:
-        sys.stderr.write("diffopt: interrupted; --resume goes on from here\n")
+        resumes = "; --resume goes on from here" if hasattr(options, "resume") else ""
+        sys.stderr.write(f"diffopt: interrupted{resumes}\n")
         return 130
 
 

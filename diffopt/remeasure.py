@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffopt.artifact import Artifact
+from diffopt.artifact import Artifact, check_model
 from diffopt.bench.device import check_target
 from diffopt.bench.evaluate import Evaluator, Outcome, Program, Thresholds, outcome_from_json
 from diffopt.bench.features import network_here
@@ -66,6 +66,7 @@ def bench_of(
         DiffoptError: no artifact, made for other versions, or a manifest that cannot be used.
     """
     artifact = Artifact.open(path)
+    check_model(model)
     artifact.check_versions()
     manifest, asked, source = artifact.manifest, artifact.manifest["workload"], artifact.manifest["source"]
     try:

@@ -68,6 +68,12 @@ def test_a_file_that_the_manifest_no_longer_names_is_still_checked(tmp_path: Pat
         Artifact.open(out)
 
 
+@pytest.mark.parametrize("model", ["nowhere", "./nowhere", "no/where"])
+def test_a_model_that_is_not_there_is_one_line(tmp_path: Path, model: str) -> None:
+    with pytest.raises(DiffoptError, match=f"^{model}: no such model directory; "):
+        written(tmp_path / "out").load(model=model)
+
+
 @pytest.mark.parametrize("outside", ["ignore", "", None])
 def test_calls_outside_an_engine_are_answered_or_refused_and_nothing_else(tmp_path: Path, outside: Any) -> None:
     with pytest.raises(DiffoptError, match="give torch or raise"):

@@ -86,6 +86,18 @@ def test_an_illegal_order_names_the_rule(capsys: pytest.CaptureFixture[str]) -> 
     assert "[order]" in line
 
 
+@pytest.mark.parametrize(("command", "said"), [("compile", "; --resume goes on from here"), ("lift", "")])
+def test_an_interruption_says_what_can_be_resumed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str, said: str
+) -> None:
+    def stop(_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"diffopt.commands.{command}.run", stop)
+    assert main([command, "demo:shapes"]) == 130
+    assert capsys.readouterr().err == f"diffopt: interrupted{said}\n"
+
+
 def test_a_misspelt_class_of_a_hub_id_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     line = refused(capsys, "lift", "some/model", "--set", "pipeline_class=StableDiffusionPipelin")
     assert line.endswith("diffusers has no pipeline 'StableDiffusionPipelin'; did you mean StableDiffusionPipeline?")
