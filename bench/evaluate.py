@@ -21,7 +21,7 @@ from diffopt.bench.energy import meter
 from diffopt.bench.environment import allowed, cpus_for, worker_confinement, worker_environment
 from diffopt.bench.faults import baseline_error, check_disk
 from diffopt.bench.features import FeatureNetwork
-from diffopt.bench.fidelity import Distances, Scorer, compare, worst_frame_psnr
+from diffopt.bench.fidelity import Distances, Scorer, compare, timed_psnr, worst_frame_psnr
 from diffopt.bench.forkserver import ForkServer
 from diffopt.bench.idle import IdleWatch
 from diffopt.bench.latency import Race, Timing, race, warm_up
@@ -45,7 +45,7 @@ _T = TypeVar("_T")
 
 _FEW = 4
 _LESSON_S = 120.0
-_FORGED_DB = 1.0
+_FORGED_DB, _SECOND_LOOK = 1.0, 16
 """Timed calls have other seeds than untimed ones, so their median may lie so far below the untimed worst tenth."""
 
 
@@ -79,16 +79,14 @@ class Evaluator:
         thresholds: the tiers.
         seed: of the order of pairs and the bootstrap.
         timeout_s: for loading with all building, and for a first call; later ones get 20 times the baseline's, 60 s or more.
-        model: overrides the model named in the programs.
-        weights: hash of the model's files; reference images of other weights are not used again.
-        threads: OpenMP threads and cores of every worker; None for what the user's own script would have.
-        memory_limit: bytes of resident memory of a program's processes; None for 80 % of what is available.
-        environment: the user's environment; workers see an allow-listed part.
-        offline: forbid the hub, and all network; hidden: folders that no program may read, beside `work` (the store's).
-        reference_batch: baseline images a call, where that changes nothing.
-        secret: the seed of timed calls; None for one nobody can guess.
-        progress: told what goes on: a stage, how many are done, of how many.
-        server: a fork server to use, with the environment it was given; it is not closed. None for one of its own.
+        model: overrides the model named in the programs. weights: hash of the model's files; reference images of others are not used again.
+        threads: OpenMP threads and cores of every worker; None for what the user's own script would have. memory_limit: bytes
+            of resident memory of a program's processes; None for 80 % of what is available.
+        environment: the user's; workers see an allow-listed part. offline: forbid the hub, and all network.
+        hidden: folders that no program may read, beside `work` (the store's).
+        reference_batch: baseline images a call, where that changes nothing. secret: seed of timed calls; None to draw one.
+        progress: told what goes on: a stage, how many are done, of how many; server: a fork server to use instead of one
+            of its own, with the environment it was given; it is not closed.
     """
 
     def __init__(
@@ -214,8 +212,7 @@ class Evaluator:
         self, candidate: Contestant, program: Program, split: Split, timing: Timing, any_image: bool
     ) -> Outcome:
         known = self._reference(split)
-        first = candidate.images(known.prompts[:1], known.seeds[:1])
-        again = candidate.images(known.prompts[:1], known.seeds[:1])
+        first, again = (candidate.images(known.prompts[:1], known.seeds[:1]) for _ in range(2))
         witnesses = candidate.witnesses()  # after the second request: what remembers does nothing in the first
         if worst_frame_psnr(again, first, self.workload.frames)[0] < self.thresholds.near_psnr_median:
             candidate.refuse("the same prompt and seed give another image the second time")
@@ -227,11 +224,14 @@ class Evaluator:
         )  # fmt: skip
         fidelity = self._taught(candidate, program, split, fidelity)
         raced = self._race(candidate, split, timing)
-        each = (worst_frame_psnr(theirs, ours, self.workload.frames) for ours, theirs in raced.images)
-        timed = median(np.concatenate(list(each)).tolist())
-        if timed < fidelity.psnr_p10 - _FORGED_DB and not any_image:
-            usual = f"untimed ones {fidelity.psnr_p10:.1f} in the worst tenth"
-            return Failed("protocol", f"timed calls gave images at {timed:.1f} dB, {usual}")
+        lowest = fidelity.psnr_p10 - _FORGED_DB
+        timed = timed_psnr(raced.images, self.workload.frames)
+        if timed < lowest and not any_image:  # of few timed images the median may lie low by chance: more are looked at
+            again_raced = self._race(candidate, split, Timing((_SECOND_LOOK, _SECOND_LOOK)))
+            timed = timed_psnr(again_raced.images, self.workload.frames)
+        if timed < lowest and not any_image:
+            usual = f"{timed:.1f} dB, untimed ones {fidelity.psnr_p10:.1f} in the worst tenth"
+            return Failed("protocol", f"timed calls gave images at {usual}")
         if split == "heldout":
             images.save_pairs(self.images_of(program), made, known, fidelity.psnr, frames=self.workload.frames)
         baseline = self._baseline()

@@ -150,6 +150,11 @@ def psnr(images: Images, references: Images) -> Floats:
     return np.asarray(-10 * np.log10(np.maximum(error, 10 ** (-HIGHEST_PSNR / 10))))
 
 
+def timed_psnr(pairs: Sequence[tuple[Images, Images]], frames: int) -> float:
+    """Return the median over the images of a race's calls, the baseline's first in each pair."""
+    return median(np.concatenate([worst_frame_psnr(theirs, ours, frames) for ours, theirs in pairs]).tolist())
+
+
 def worst_frame_psnr(videos: Images, references: Images, frames: int) -> Floats:
     """Return the PSNR of the worst frame of each pair of videos, whose frames stand one below the other."""
     frames = max(1, frames)

@@ -22,6 +22,7 @@ from xdsl.dialects.builtin import ModuleOp
 
 from diffopt.bench import device, models
 from diffopt.bench.evaluate import Evaluator, Failed, Outcome, Program
+from diffopt.bench.fit import fit
 from diffopt.bench.stand_ins import ADAPTER, AUTOENCODER, write_stand_ins
 from diffopt.bench.workload import Workload
 from diffopt.ir.description import JSON, Adapter, build_module
@@ -34,6 +35,7 @@ from diffopt.passes.pipeline import Trace, run
 ROOM = Path(__file__).resolve().parent
 RESULTS = ROOM / "results" / "passes-cpu.json"
 STEPS, PROMPTS, PAIRS, SEED = 25, 6, 9, 0
+FITTED_STEPS = 5
 SHIPPED: Callable[[], tuple[str, ...]] = getattr(models, "shipped", lambda: ("demo:shapes",))
 
 WITH = {"calibrate": "calibrate,export{scope=denoiser}"}
@@ -123,6 +125,8 @@ class _Bench(contextlib.ExitStack):
         """Return the pass as one asks for it, with those ahead of it in its first example where it is refused alone."""
         if found.name in WITH:
             return Trace.parse(WITH[found.name])
+        if found.name == "fit-solver":  # its defaults are of no model
+            return Trace.parse(fit("solver", "demo:shapes", steps=FITTED_STEPS))
         first = next(example.trace for example in found.examples if example.expect)
         if found.on_request:
             for folder in (ADAPTER, AUTOENCODER):

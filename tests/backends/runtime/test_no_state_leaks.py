@@ -119,7 +119,8 @@ def _trace(pass_type: type[DiffusionPass]) -> str:
     if pass_type.name == "distill-lora":
         return "distill-lora{adapter=models/lcm-lora kind=hyper-sd steps=2}"
     if pass_type.on_request:
-        return next(example.trace for example in pass_type.examples if example.expect).split(",")[0]
+        example = next(example.trace for example in pass_type.examples if example.expect)
+        return str(Trace(Trace.parse(example).passes[:1]))
     short = {"cache-adaptive": "{threshold=0.4}", "reduce-steps": "{steps=2}", "tile-vae": "{tile=16}"}
     ahead = {"forecast-features": "cache-features{interval=2},"}
     own = {
