@@ -30,7 +30,7 @@ class NativeCache(DiffusionPass):
     a checkpoint and a scheduler: `python -m diffopt.bench.fit magcache MODEL` measures them in one traced run and prints
     this pass with them. The context that these caches need is opened where the pipeline opens none.
     When it helps: where a decision taken at run time beats a schedule: prompts or sizes that differ much.
-    Refuses when: the denoiser is no transformer or a video's, it is cached, exported or compiled already, a plan of
+    Refuses when: the denoiser is no transformer or a video's, it is cached, exported, fused or compiled already, a plan of
     steps takes its guidance apart, this cache of diffusers does not work with its blocks, or mag has no ratios, or
     ratios of another number of steps.
     What it costs: tier traded. The decision is taken on the host, so the whole denoiser cannot be compiled or
@@ -53,7 +53,9 @@ class NativeCache(DiffusionPass):
             ("guidance-window", "reuse-unconditional", "split-guidance-batch"),
             "a plan of steps takes the halves of guidance apart, and what is cached is of both",
         )
-        | {"export": "its decisions at run time cannot be traced into an engine"}
+        | dict.fromkeys(
+            ("export", "fuse-pipeline"), "its decisions at run time cannot be traced into an engine or one function"
+        )
     )
     architectures = ("transformer",)
     before = ("family:compilation",)
