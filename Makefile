@@ -10,7 +10,7 @@ TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 -
 .PHONY: bakeoff diffbench coverage test-tensorrt demo test test-quick test-gpu pairs pages check format lint types layers clean distclean setup train corpus
 
 demo: setup
-	$(BIN)/diffopt compile demo:shapes -o out/shapes --force --budget 80s --seed 0
+	$(BIN)/diffopt compile demo:shapes -o out/shapes --force --budget 80s --seed 0 --fit-solver 2,3,5
 	$(BIN)/diffopt run out/shapes --prompt "a large red circle on the left and a small blue square on the right, white background" --seed 1 -o out/shapes.png
 
 test: setup
