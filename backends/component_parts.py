@@ -17,6 +17,7 @@ from diffopt.backends.base import Axis, BackendError, Part, Tensors
 from diffopt.backends.component_call import CalledComponent, ComponentCall, component_call, tensors_of
 from diffopt.backends.runtime.attachment import attachment
 from diffopt.backends.runtime.recording import quiet, record
+from diffopt.backends.runtime.replaced import replaced
 
 VARYING = ("batch", "height", "width", "sequence")
 DECODER, ENCODER = "vae_decoder", "vae_encoder"
@@ -92,9 +93,7 @@ def with_calls(pipe: Any, parts: Sequence[Part], prompts: Sequence[str], steps: 
             if part.name == ENCODER:
                 continue
             module, method = getattr(pipe, owner), METHODS.get(owner, "forward")
-            own = module.__dict__.get(method)
-            module.__dict__[method] = listening(part, getattr(module, method))
-            stack.callback(module.__dict__.pop if own is None else module.__dict__.__setitem__, method, own)
+            stack.enter_context(replaced(module, **{method: listening(part, getattr(module, method))}))
         stack.enter_context(quiet(pipe))
         with attachment(pipe).looking():
             for index, prompt in enumerate(prompts):

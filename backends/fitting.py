@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 from diffopt.backends.base import BackendError, Tensors
 from diffopt.backends.runtime.block_cache import blocks_of
 from diffopt.backends.runtime.denoiser_call import read_call
+from diffopt.backends.runtime.replaced import replaced
 from diffopt.backends.runtime.step_plan import two_leaves
 
 Run = Callable[[], object]
@@ -38,7 +38,7 @@ def measure_drift(
         seen.append(tuple(features))
         return (out,)
 
-    with _replaced(denoiser, "forward", forward), torch.no_grad():
+    with replaced(denoiser, forward=forward), torch.no_grad():
         run()
     return [_distance(before, after) for before, after in pairwise(seen)]
 
@@ -68,7 +68,7 @@ def measure_ratios(pipe: Any, run: Run, component: str) -> list[float]:
 
     hooks = [blocks[0].register_forward_pre_hook(enter, with_kwargs=True), blocks[-1].register_forward_hook(leave)]
     try:
-        with _replaced(pipe.scheduler, "step", step), torch.no_grad():
+        with replaced(pipe.scheduler, step=step), torch.no_grad():
             run()
     finally:
         for hook in hooks:
@@ -90,7 +90,7 @@ def best_timesteps(pipe: Any, run: Run, count: int) -> list[int]:
         trace.append((float(timestep), sample.detach().float(), output.detach().float()))
         return original(output, timestep, sample, *args, **kwargs)
 
-    with _replaced(pipe.scheduler, "step", step), torch.no_grad():
+    with replaced(pipe.scheduler, step=step), torch.no_grad():
         run()
     if len(trace) < count:
         raise BackendError(f"the traced run has {len(trace)} steps, fewer than {count}")
@@ -178,16 +178,3 @@ def _distance(before: Tensors, after: Tensors) -> float:
     moved = sum(float((new - old).pow(2).sum()) for old, new in pairs)
     size = sum(float(new.pow(2).sum()) for _, new in pairs)
     return (moved / size) ** 0.5 if size else 0.0
-
-
-@contextlib.contextmanager
-def _replaced(thing: Any, name: str, value: Any) -> Iterator[None]:
-    own = thing.__dict__.get(name)
-    thing.__dict__[name] = value
-    try:
-        yield
-    finally:
-        if own is None:
-            del thing.__dict__[name]
-        else:
-            thing.__dict__[name] = own

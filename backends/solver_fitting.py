@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 
 from diffopt.backends.base import BackendError
 from diffopt.backends.fitting import own_timestep
+from diffopt.backends.runtime.replaced import replaced
 
 Run = Callable[[], object]
 RIDGE = 1e-9
@@ -54,7 +54,7 @@ def trace_trajectory(pipe: Any, run: Run) -> Trajectory:
         latents[-1:] = [sample.detach().float(), (found[0] if isinstance(found, tuple) else found.prev_sample).detach()]
         return found
 
-    with _replaced(pipe.scheduler, {"step": step}), torch.no_grad():
+    with replaced(pipe.scheduler, step=step), torch.no_grad():
         run()
     return Trajectory(tuple(times), tuple(latents))
 
@@ -89,7 +89,7 @@ def fit_weights(pipe: Any, run: Run, traced: Trajectory, places: Sequence[int], 
         last[:] = [torch.as_tensor(found).to(sample.dtype)]
         return (last[0],)
 
-    with _replaced(scheduler, {"set_timesteps": set_chosen, "step": step}), torch.no_grad():
+    with replaced(scheduler, set_timesteps=set_chosen, step=step), torch.no_grad():
         run()
     missed = (last[0].float() - traced.latents[-1]).flatten(1).norm(dim=1) / traced.latents[-1].flatten(1).norm(dim=1)
     return Fitted(chosen, tuple(rows), float(missed.median()))
@@ -118,15 +118,3 @@ def fit_solver(pipe: Any, run: Run, traced: Trajectory, count: int) -> Fitted:
                     if found.error < best.error:
                         best, places, moved = found, tried, True
     return best
-
-
-@contextlib.contextmanager
-def _replaced(thing: Any, values: dict[str, Any]) -> Iterator[None]:
-    before = {name: thing.__dict__[name] for name in values if name in thing.__dict__}
-    thing.__dict__.update(values)
-    try:
-        yield
-    finally:
-        for name in values:
-            del thing.__dict__[name]
-        thing.__dict__.update(before)

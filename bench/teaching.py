@@ -52,7 +52,9 @@ def taught(pipe: Any, call: Callable[[], object], inputs: Path | None, out: Path
 
 @contextlib.contextmanager
 def _wrapped(denoiser: Any, given: dict[str, Any] | None, kept: dict[str, Any], layers: bool) -> Iterator[None]:
-    own, forward, calls = denoiser.__dict__.get("forward"), denoiser.forward, [0]
+    from diffopt.backends.runtime.replaced import replaced
+
+    forward, calls = denoiser.forward, [0]
 
     def teach(*args: Any, **kwargs: Any) -> Any:
         index = calls[0]
@@ -70,14 +72,8 @@ def _wrapped(denoiser: Any, given: dict[str, Any] | None, kept: dict[str, Any], 
         kept[f"out.{index}"] = result[0] if isinstance(result, tuple) else result.sample
         return result
 
-    denoiser.__dict__["forward"] = teach
-    try:
+    with replaced(denoiser, forward=teach):
         yield
-    finally:
-        if own is None:
-            del denoiser.__dict__["forward"]
-        else:
-            denoiser.__dict__["forward"] = own
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from diffopt.backends.component_call import CalledComponent, component_call, tak
 from diffopt.backends.runtime.attachment import attachment, component_name
 from diffopt.backends.runtime.leaf import Leaf, PlannedLeaf, running
 from diffopt.backends.runtime.prompt_reading import PromptReader, TextInput, overhearing
+from diffopt.backends.runtime.replaced import replaced
 from diffopt.backends.runtime.step_plan import PLAN
 
 if TYPE_CHECKING:
@@ -182,11 +183,11 @@ class Fold:
         plan = denoiser.__dict__.get(PLAN)
         with contextlib.ExitStack() as stack:
             for name in self._encoders:
-                stack.enter_context(_replaced(getattr(pipe, name), "forward", _encoding(pipe, name, capture)))
-            stack.enter_context(_replaced(pipe.vae, "decode", _decoding(pipe, capture, decoded)))
+                stack.enter_context(replaced(getattr(pipe, name), forward=_encoding(pipe, name, capture)))
+            stack.enter_context(replaced(pipe.vae, decode=_decoding(pipe, capture, decoded)))
             if plan is None:
                 forward = _denoising(self._denoiser, denoiser, capture)
-                stack.enter_context(_replaced(denoiser, "forward", forward))
+                stack.enter_context(replaced(denoiser, forward=forward))
             for leaf in plan.leaves.values() if plan else ():
                 stack.callback(setattr, leaf, "run", leaf.run)
                 leaf.run = functools.partial(capture.call, running(leaf, leaf.run) if self._outlined else leaf)
@@ -256,16 +257,3 @@ def _denoising(name: str, denoiser: Any, capture: Capture) -> Callable[..., Any]
         return denoiser_result(denoiser, out, kwargs)
 
     return denoise
-
-
-@contextlib.contextmanager
-def _replaced(component: Any, method: str, value: Callable[..., Any]) -> Iterator[None]:
-    own = component.__dict__.get(method)
-    component.__dict__[method] = value
-    try:
-        yield
-    finally:
-        if own is None:
-            del component.__dict__[method]
-        else:
-            component.__dict__[method] = own

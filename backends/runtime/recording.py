@@ -13,6 +13,7 @@ import torch
 from diffopt.backends.base import BackendError, Tensors
 from diffopt.backends.component_call import ComponentCall, asks_for_fields, take_apart
 from diffopt.backends.runtime.attachment import Attachment, attachment
+from diffopt.backends.runtime.replaced import replaced
 
 
 class _Seen(Exception):
@@ -112,7 +113,7 @@ def _plain_arguments(state: Attachment) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _watch(component: Any, method: str, name: str, seen: dict[str, Any], enough: int) -> Iterator[None]:
-    original, own = getattr(component, method), component.__dict__.get(method)
+    original = getattr(component, method)
 
     def watching(*args: Any, **kwargs: Any) -> Any:
         if name not in seen:
@@ -121,14 +122,8 @@ def _watch(component: Any, method: str, name: str, seen: dict[str, Any], enough:
                 raise _Seen
         return original(*args, **kwargs)
 
-    component.__dict__[method] = watching
-    try:
+    with replaced(component, **{method: watching}):
         yield
-    finally:
-        if own is None:
-            del component.__dict__[method]
-        else:
-            component.__dict__[method] = own
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from diffopt.backends.base import BackendError, Tensors, Witness
 from diffopt.backends.runtime.attachment import Attachment, Call, Proceed, attachment, component_name
 from diffopt.backends.runtime.feature_memory import FeatureMemory
+from diffopt.backends.runtime.replaced import replaced
 
 if TYPE_CHECKING:
     import torch
@@ -213,22 +214,15 @@ class StepPlan:
     @contextlib.contextmanager
     def _stepping(self) -> Iterator[None]:
         """Count the calls of the scheduler for a while."""
-        scheduler = self._pipe.scheduler
-        own, step = scheduler.__dict__.get("step"), scheduler.step
+        step = self._pipe.scheduler.step
 
         @functools.wraps(step)
         def stepping(*args: Any, **kwargs: Any) -> Any:
             self._step, self._turn = self._step + 1, 0
             return step(*args, **kwargs)
 
-        scheduler.__dict__["step"] = stepping
-        try:
+        with replaced(self._pipe.scheduler, step=stepping):
             yield
-        finally:
-            if own is None:
-                scheduler.__dict__.pop("step", None)
-            else:
-                scheduler.__dict__["step"] = own
 
     def _follows(self) -> bool:
         """Tell whether the plan is made for this request; asked anew at its first denoiser call."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from xdsl.dialects.builtin import ModuleOp
 
-from diffopt.bench.outcome import Failed, Fidelity, Latency, Measured, Memory, Outcome
+from diffopt.bench.outcome import Failed, Fidelity, Latency, Measured, Memory
 from diffopt.llm.best_of_n import BestOfN
 from diffopt.llm.client import Client
 from diffopt.llm.diffagent import DiffAgent
@@ -16,21 +16,10 @@ from diffopt.llm.planner import Planner
 from diffopt.llm.sequential import Sequential
 from diffopt.llm.transcript import Transcript
 from diffopt.passes.pipeline import Trace, key
+from tests.llm.conftest import Candidate, Trial
 
 if TYPE_CHECKING:
     from tests.llm.conftest import ScriptedEndpoint
-
-
-@dataclass(frozen=True)
-class Candidate:
-    trace: str
-    key: str
-
-
-@dataclass(frozen=True)
-class Trial:
-    candidate: Candidate
-    outcome: Outcome
 
 
 def outcome(ratio: float, psnr: float = 60.0) -> Measured:

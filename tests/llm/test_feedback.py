@@ -1,19 +1,8 @@
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from diffopt.bench.outcome import Failed, Fidelity, Latency, Measured, Memory, Outcome
+from diffopt.bench.outcome import Failed, Fidelity, Latency, Measured, Memory
 from diffopt.llm.feedback import history_text
-
-
-@dataclass(frozen=True)
-class Candidate:
-    trace: str
-    key: str
-
-
-@dataclass(frozen=True)
-class Trial:
-    candidate: Candidate
-    outcome: Outcome
+from tests.llm.conftest import Candidate, Trial
 
 
 def measured(trace: str, ratio: float, psnr: float) -> Trial:

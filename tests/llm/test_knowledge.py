@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from xdsl.dialects.builtin import ModuleOp
 
-from diffopt.bench.outcome import Failed, Fidelity, Latency, Measured, Memory, Outcome
+from diffopt.bench.outcome import Failed, Fidelity, Latency, Measured, Memory
 from diffopt.llm import lessons
 from diffopt.llm.knowledge import Situation, composition, knowledge_text, relevant_lessons, relevant_rules, rules
 from diffopt.llm.lessons import Lesson, lessons_of
 from diffopt.passes.base import registry
+from tests.llm.conftest import Candidate, Trial
 
 UNET, DIT = "diffusers.UNet2DConditionModel", "diffusers.PixArtTransformer2DModel"
-
-
-@dataclass(frozen=True)
-class Candidate:
-    trace: str
-    key: str
-
-
-@dataclass(frozen=True)
-class Trial:
-    candidate: Candidate
-    outcome: Outcome
 
 
 def lesson(trace: str, denoiser: str = UNET, device: str = "cpu") -> Lesson:

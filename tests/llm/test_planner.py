@@ -1,14 +1,13 @@
 import json
 import re
 import traceback
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from xdsl.dialects.builtin import ModuleOp
 
-from diffopt.bench.outcome import Failed, Outcome
+from diffopt.bench.outcome import Failed
 from diffopt.ir.errors import DiffoptError
 from diffopt.ir.identity import module_hash
 from diffopt.llm.budget import Budget
@@ -16,6 +15,7 @@ from diffopt.llm.client import Client
 from diffopt.llm.planner import Planner
 from diffopt.llm.transcript import Transcript
 from diffopt.passes.pipeline import Trace, key
+from tests.llm.conftest import Candidate, Trial
 
 if TYPE_CHECKING:
     from tests.llm.conftest import ScriptedEndpoint
@@ -24,18 +24,6 @@ STEPS = {"name": "reduce-steps", "options": {"steps": 12, "solver": "dpmsolver++
 WINDOW = {"name": "guidance-window", "options": {"stop": 0.6}}
 CACHE = {"name": "cache-features", "options": {"interval": 2}}
 GOAL = "fastest at a median PSNR of at least 45 dB"
-
-
-@dataclass(frozen=True)
-class Candidate:
-    trace: str
-    key: str
-
-
-@dataclass(frozen=True)
-class Trial:
-    candidate: Candidate
-    outcome: Outcome
 
 
 def plan(*passes: object, reason: str = "fewer calls of the denoiser") -> dict[str, object]:
