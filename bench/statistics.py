@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import norm as normal
-from scipy.stats import t as student
+from scipy.special import ndtri, stdtrit
 
 RESAMPLES = 2000
 _APART = 0.125
@@ -68,7 +67,7 @@ def paired_ratio(
 def _expansion(pairs: int, tail: float) -> float:
     if pairs < 2:
         return 1.0
-    return float(np.sqrt(pairs / (pairs - 1)) * student.ppf(1 - tail, pairs - 1) / normal.ppf(1 - tail))
+    return float(np.sqrt(pairs / (pairs - 1)) * stdtrit(pairs - 1, 1 - tail) / ndtri(1 - tail))
 
 
 def states(baseline_s: Sequence[float], candidate_s: Sequence[float]) -> tuple[tuple[str, int, float], ...]:

@@ -162,7 +162,7 @@ def compile(
     folder = run_folder(place, resume=resume, force=force)
     weights = model_hash(model)
     thresholds = Thresholds()
-    network = network_for(lifted)
+    network = network_for(lifted.builtin)
     acting = agent(folder, lifted.module) if agent is not None else Agent([RuleProposer(target)])
     found = [only] if only is not None else acting.proposers
     plan: dict[str, Any] = {
@@ -194,7 +194,7 @@ def compile(
             device=target,
             scorer=lifted.builtin.scorer() if lifted.builtin is not None else None,
             network=network,
-            perceptual=distances_for(lifted),
+            perceptual=distances_for(lifted.builtin),
             thresholds=thresholds,
             weights=weights,
             seed=seed,

@@ -12,15 +12,12 @@ from typing import TYPE_CHECKING
 from diffopt.artifact import Artifact, check_model
 from diffopt.bench.device import check_target
 from diffopt.bench.evaluate import Evaluator, Outcome, Program, Thresholds, outcome_from_json
-from diffopt.bench.features import network_here
-from diffopt.bench.perceptual import distances_here
 from diffopt.bench.workload import Workload
 from diffopt.events import Listener, Progress, silence
 from diffopt.ir.errors import DiffoptError
 from diffopt.ir.identity import parse_module
-from diffopt.ir.source_directory import hub_cache
 from diffopt.passes.pipeline import Trace
-from diffopt.session import program
+from diffopt.session import distances_for, network_for, program
 from diffopt.sources import lift
 
 if TYPE_CHECKING:
@@ -72,7 +69,6 @@ def bench_of(
     try:
         module = parse_module(manifest["baseline_ir"], f"{path}: baseline_ir")
         builtin = lift(source["path"]).builtin if source["kind"] == "builtin" else None
-        network, perceptual = (None, None) if builtin is not None else (network_here(hub_cache()), distances_here())
         work = Workload(
             tuple(asked["search_prompts"]), tuple(asked["prompts"]), asked["seed"], asked["height"], asked["width"]
         )
@@ -99,8 +95,8 @@ def bench_of(
             device=manifest["target"],
             model=None if model is None else str(model),
             scorer=builtin.scorer() if builtin is not None else None,
-            network=network,
-            perceptual=perceptual,
+            network=network_for(builtin),
+            perceptual=distances_for(builtin),
             thresholds=thresholds,
             progress=lambda stage, done, total: listen(Progress(stage, done, total)),
         ) as evaluator:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from diffopt.bench.features import FeatureNetwork
     from diffopt.bench.fidelity import Distances
+    from diffopt.bench.models import Builtin
     from diffopt.sources import Source
 
 SEARCH_PROMPTS, HELDOUT_PROMPTS = 16, 64
@@ -177,18 +178,18 @@ def workload_for(source: Source, prompts: str | Path | None, seed: int) -> Workl
     return Workload(search_for, heldout, seed, height, width)
 
 
-def network_for(source: Source) -> FeatureNetwork | None:
+def network_for(builtin: Builtin | None) -> FeatureNetwork | None:
     """Return the feature network on this machine for a model that brings no scorer, or None."""
     from diffopt.bench.features import network_here
 
-    return network_here(hub_cache()) if source.builtin is None else None
+    return network_here(hub_cache()) if builtin is None else None
 
 
-def distances_for(source: Source) -> Distances | None:
+def distances_for(builtin: Builtin | None) -> Distances | None:
     """Return perceptual distances of images where this machine has them, for a model that brings no scorer; or None."""
     from diffopt.bench.perceptual import distances_here
 
-    return distances_here() if source.builtin is None else None
+    return distances_here() if builtin is None else None
 
 
 def run_folder(out: Path, *, resume: bool, force: bool) -> Path:
