@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from diffopt.events import Listener, Stage, silence
 from diffopt.ir.errors import DiffoptError
 from diffopt.passes.pipeline import Trace
 from diffopt.search.presets import with_engine
@@ -34,12 +35,14 @@ def step_counts(text: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(map(int, parts)))
 
 
-def with_fitted(agent: AgentFor, counts: Sequence[int], source: str, target: str) -> AgentFor:
+def with_fitted(
+    agent: AgentFor, counts: Sequence[int], source: str, target: str, *, listen: Listener = silence
+) -> AgentFor:
     """Return what makes the agent of a run, with solvers of these numbers of steps before what it proposes itself."""
 
     def make(folder: Path, module: ModuleOp) -> Agent:
         made = agent(folder, module)
-        return replace(made, proposers=[FittedProposer(tuple(counts), source, target), *made.proposers])
+        return replace(made, proposers=[FittedProposer(tuple(counts), source, target, listen=listen), *made.proposers])
 
     return make
 
@@ -56,11 +59,14 @@ class FittedProposer:
     target: str
     name: str = "fitted"
     fit: Fit | None = None
+    listen: Listener = silence
 
     def propose(self, module: ModuleOp, history: Sequence[Trial], count: int) -> list[Trace]:
         """Return a trace for each number of steps, the most first: it is the nearest to the baseline."""
         from diffopt.bench.fit import prompts_for
 
+        steps = ", ".join(map(str, sorted(self.counts)))
+        self.listen(Stage(f"fitting solvers to the model, of {steps} steps"))
         made = (self.fit or _quietly)(module, prompts_for(self.source, 8), sorted(self.counts, reverse=True))
         return [with_engine(trace, module, self.target) for trace in made]
 

@@ -10,6 +10,7 @@ from xdsl.dialects.builtin import ModuleOp
 
 from diffopt.agents import Agent
 from diffopt.cli import main
+from diffopt.events import Stage
 from diffopt.fitted import FittedProposer, step_counts, with_fitted
 from diffopt.ir.errors import DiffoptError
 from diffopt.passes.pipeline import run
@@ -51,3 +52,14 @@ def test_steps_that_are_kept_are_not_fitted(capsys: pytest.CaptureFixture[str], 
     assert main(["compile", "demo:shapes", "-o", out, "--keep-steps", "--fit-solver", "2"]) == 2
     assert "which are to be kept" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_fitting_is_told_before_it_begins() -> None:
+    told: list[object] = []
+
+    def fit(module: ModuleOp, prompts: Sequence[str], counts: Sequence[int]) -> list[str]:
+        told.append(tuple(counts))
+        return []
+
+    FittedProposer((3, 2), "demo:shapes", "cpu", fit=fit, listen=told.append).propose(lift("demo:shapes").module, (), 4)
+    assert told == [Stage("fitting solvers to the model, of 2, 3 steps"), (3, 2)]

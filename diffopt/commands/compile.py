@@ -60,6 +60,7 @@ def run(options: argparse.Namespace) -> int:
     from diffopt.agents import agent_for, promoted
     from diffopt.api import Goal, compile
     from diffopt.display import Display, print_lines
+    from diffopt.fitted import step_counts, with_fitted
     from diffopt.llm.library import spelled_out
     from diffopt.report import summary_lines
 
@@ -74,13 +75,12 @@ def run(options: argparse.Namespace) -> int:
         from diffopt.composition import with_prior
 
         agent = with_prior(agent, store_of(options.prior))
-    if options.fit_solver is not None:
-        from diffopt.fitted import step_counts, with_fitted
-
-        if options.keep_steps:
-            raise DiffoptError("a fitted solver changes the steps, which are to be kept", where="--fit-solver")
-        agent = with_fitted(agent, step_counts(options.fit_solver), options.source, options.target)
+    if options.fit_solver is not None and options.keep_steps:
+        raise DiffoptError("a fitted solver changes the steps, which are to be kept", where="--fit-solver")
+    fitted_steps = step_counts(options.fit_solver) if options.fit_solver is not None else ()
     with Display(quiet=options.json) as display:
+        if fitted_steps:
+            agent = with_fitted(agent, fitted_steps, options.source, options.target, listen=display)
         artifact = compile(
             options.source,
             options.out,
