@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffopt.commands import add_json, print_json
+from diffopt.diffbench.command import add_arguments as add_search
+from diffopt.diffbench.command import searched
 from diffopt.ir.errors import DiffoptError
 
 if TYPE_CHECKING:
@@ -41,6 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     run_parser.add_argument("-o", "--output", default="out/diffbench.json.gz", help="(default: %(default)s)")
     _add_protocol(run_parser)
     add_json(run_parser)
+    search = group.add_parser("search", help="set the targets of levels 4 and 5, and let arms search at equal budgets")
+    add_search(search)
+    _add_protocol(search)
+    add_json(search)
     report = group.add_parser("report", help="write the page of results")
     report.add_argument("results", nargs="+", metavar="RESULTS", help="files that `diffopt bench run` wrote")
     report.add_argument("-o", "--output", help="a Markdown file (default: standard output)")
@@ -100,6 +106,19 @@ def _run(options: argparse.Namespace) -> int:
     return 1 if {"failed", "no answer"} & set(statuses) else 0
 
 
+def _search(options: argparse.Namespace) -> int:
+    from diffopt.bench.suite.page_searches import lines_of
+
+    found = searched(options, _protocol(options), _say)
+    lines = lines_of(found)
+    if options.json:
+        print_json({"searches": options.output, "targets": found.targets, "lines": lines})
+    else:
+        sys.stdout.writelines(f"{line}\n" for line in lines)
+        print(f"written: {options.output}")
+    return 0
+
+
 def _report(options: argparse.Namespace) -> int:
     from diffopt.bench.disk import write_text
     from diffopt.bench.suite.page import page
@@ -155,7 +174,7 @@ def _submit(options: argparse.Namespace) -> int:
     return 0 if found.accepted else 1
 
 
-_ACTIONS = {"tasks": _tasks, "run": _run, "report": _report, "submit": _submit}
+_ACTIONS = {"tasks": _tasks, "run": _run, "search": _search, "report": _report, "submit": _submit}
 
 
 def _add_choice(parser: argparse.ArgumentParser) -> None:
