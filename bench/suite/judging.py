@@ -123,7 +123,7 @@ def score(tasks: Sequence[Task], verdicts: Mapping[str, Mapping[str, Any]]) -> L
     judged = counts["passed"] + counts["failed"] + counts["no answer"]
     hard = [task for task in tasks if task.target is not None and task.target.difficulty == "hard"]
     aimed = [verdicts[task.id] for task in hard if "required" in verdicts.get(task.id, {})]
-    reached = [_reached(verdict) for verdict in aimed if verdict["status"] in ("passed", "failed")]
+    achieved = [reached(verdict) for verdict in aimed if verdict["status"] in ("passed", "failed")]
     answered = [verdict for verdict in mine if "static" in verdict]
     return LevelScore(
         tasks[0].level,
@@ -132,11 +132,12 @@ def score(tasks: Sequence[Task], verdicts: Mapping[str, Mapping[str, Any]]) -> L
         sum(bool(verdict["strict"]) for verdict in answered),
         len(answered),
         counts["passed"] / judged if judged else None,
-        sum(reached) / len(reached) if reached else None,
+        sum(achieved) / len(achieved) if achieved else None,
     )
 
 
-def _reached(verdict: Mapping[str, Any]) -> float:
+def reached(verdict: Mapping[str, Any]) -> float:
+    """Return what S_a counts of a verdict: min(U / U_req, 1), and 0 where another gate failed."""
     if verdict["status"] == "passed" or verdict.get("error") == "relative speed":
         return float(verdict["figures"]["achieved"])
     return 0.0

@@ -15,8 +15,6 @@ from diffopt.bench.suite.families import FAMILIES
 from diffopt.bench.suite.measuring import Job, Protocol, evaluator_of, folder_of, measured
 from diffopt.bench.suite.store import MeasurementStore
 
-Measure = Callable[[Evaluator, Job, Protocol], dict[str, Any]]
-
 
 class OutOfTime(Exception):
     """The time for measuring is over, and the program asked for is not in the store."""
@@ -78,16 +76,18 @@ class Meter:
         started = self._clock()
         if started >= self._end:
             raise OutOfTime
+        made = self._measure(self._job(code))
+        self._store.add(self._job(code).key(self.protocol), made)
+        self._listen(f"{self.family} {self.protocol.split}: {self._clock() - started:.0f} s  {name}")
+        return made
+
+    def _measure(self, job: Job) -> dict[str, Any]:
         if self._evaluator is None:
             model = FAMILIES[self.family].model
             self._evaluator = self._stack.enter_context(
                 evaluator_of(model, self.baseline, self._folder, self.protocol, self._server)
             )
-        job = self._job(code)
-        made = measured(self._evaluator, job, self.protocol)
-        self._store.add(job.key(self.protocol), made)
-        self._listen(f"{self.family} {self.protocol.split}: {self._clock() - started:.0f} s  {name}")
-        return made
+        return measured(self._evaluator, job, self.protocol)
 
     def _job(self, code: str) -> Job:
         return Job(self.family, self.baseline, code, aimed=True)

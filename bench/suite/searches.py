@@ -13,7 +13,7 @@ from typing import Any
 from diffopt.bench.disk import write_bytes
 from diffopt.bench.suite import task as suite_task
 from diffopt.bench.suite.arms.rules import baseline
-from diffopt.bench.suite.choosing import Record, chosen, target_of, winners
+from diffopt.bench.suite.choosing import Record, chosen, keeps_quality, target_of, winners
 from diffopt.bench.suite.generate import tasks
 from diffopt.bench.suite.judging import judge_all
 from diffopt.bench.suite.results import Results, read_json, text_hash
@@ -70,14 +70,21 @@ class Searches:
     @cached_property
     def targets(self) -> dict[str, dict[str, float]]:
         """Return the targets by the hash of the baseline, as they follow from the search that sets them."""
-        found = {}
-        for base, family in self.baselines().items():
-            judged = self.records(family, base, judged=True)
-            asked = [program for _, program in self.runs[TARGETS][base]]
-            *_, last = "", *winners(asked, self.records(family, base), judged)
-            if last in judged:
-                found[base] = target_of(judged[last])
-        return found
+        judged = {base: self.records(family, base, judged=True) for base, family in self.baselines().items()}
+        won = {base: self.winner(base) for base in judged}
+        return {base: target_of(judged[base][name]) for base, name in won.items() if name}
+
+    def winner(self, base: str) -> str:
+        """Return the program that sets a baseline's target; empty where none does, or it was not judged yet."""
+        family = self.baselines()[base]
+        judged = self.records(family, base, judged=True)
+        asked = [program for _, program in self.runs[TARGETS][base]]
+        *_, last = "", *winners(asked, self.records(family, base), judged)
+        return last if last in judged and keeps_quality(judged[last]) else ""
+
+    def titles(self) -> dict[str, str]:
+        """Return the names of baselines for people, by their hashes: family, sampler, steps."""
+        return {text_hash(baseline(t)): f"{t.family}, {t.sampler or 'own'}, {t.steps} steps" for t in aimed(self.seed)}
 
     def answer(self, base: str, difficulty: Difficulty, arm: str, budget: int) -> str:
         """Return the hash of an arm's answer to tasks of a baseline; empty where it was not given such a budget (yet).
@@ -126,7 +133,9 @@ def aimed(seed: int) -> list[Task]:
 
 
 def answers_wanted(found: Searches, base: str) -> list[str]:
-    """Return the programs that answer tasks of a baseline and were not judged yet, each once."""
+    """Return the programs that answer tasks of a baseline and were not judged yet, each once; none before it has a target."""
+    if base not in found.targets:
+        return []
     judged = found.records(found.baselines()[base], base, judged=True)
     wanted = [
         name

@@ -16,12 +16,12 @@ from diffopt.bench.suite.measured_gates import ADHERENCE
 from diffopt.bench.suite.results import text_hash
 from diffopt.bench.suite.task import QUALITY_LOSS
 from diffopt.bench.suite.writing import plain_script
-from diffopt.passes.base import registry
+from diffopt.passes.base import Refusal, registry
 from diffopt.passes.pipeline import Trace
 from diffopt.search.goals import Constraints, Level
 from diffopt.search.presets import RuleProposer, without_engines
 from diffopt.search.records import Candidate, Proposer, Trial
-from diffopt.search.space import PassSpace, Steps
+from diffopt.search.space import Legal, PassSpace, Refused, Steps
 from diffopt.search.study.problem import Aim
 
 WORDS = (
@@ -53,6 +53,20 @@ class Baseline:
         return f"{self.family} {self.sampler or 'own'} {self.steps}"
 
 
+class WordsSpace(PassSpace):
+    """The `Space` of what the words offer; any other pass is refused, whoever proposes it."""
+
+    def __init__(self, module: ModuleOp) -> None:
+        super().__init__(module, passes={name: registry()[name] for name in WORDS})
+
+    def check(self, steps: Steps) -> Legal | Refused:
+        """See `Space`."""
+        for at, step in enumerate(steps):
+            if step.name not in WORDS:
+                return Refused(Refusal("it is not among what the tasks' words offer", step.name, "words"), at)
+        return super().check(steps)
+
+
 @dataclass(frozen=True)
 class Asked:
     """A program that an arm had measured: its passes, and the hash of its script (of its reason, where none can be written)."""
@@ -73,7 +87,7 @@ class BaselineProblem:
         self.baseline, self._record, self._whole = baseline, record, whole
         self._script = baseline.script
         self.module: ModuleOp = lifted(baseline.family, self._script)
-        self.space = PassSpace(self.module, passes=None if whole else {name: registry()[name] for name in WORDS})
+        self.space: PassSpace = PassSpace(self.module) if whole else WordsSpace(self.module)
         self.vocabulary: Mapping[str, Steps] = {
             name: found for name in self.space.names if (found := self.space.instances(name, ()))
         }

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ class Terms:
     arms: Sequence[str] = tuple(ARMS)
     budgets: Sequence[int] = BUDGETS
     seed: int = 0
+    target_count: int = TARGET_COUNT
     planner: str = "no language model: plans from diffopt's rules, random ones, and random changes of measured ones"
     plan: PlannerFor = mechanical
 
@@ -63,6 +65,7 @@ def run_searches(
     listen: Callable[[str], None] = lambda text: None,
     clock: Callable[[], float] = time.monotonic,
     server_of: Callable[[Path, Protocol], ForkServer] = fork_server,
+    meter_of: type[Meter] = Meter,
 ) -> Searches:
     """Search, set targets, judge the answers, and return all that is known; what the store has is not measured again.
 
@@ -80,7 +83,23 @@ def run_searches(
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(server_of(work, terms.judging))
         desks = [
-            _Desk(one, store, terms, found, stack, work=work, server=server, end=end, listen=listen, clock=clock)
+            _Desk(
+                one,
+                terms,
+                found,
+                partial(
+                    meter_of,
+                    one.family,
+                    one.script,
+                    store,
+                    work=work,
+                    server=server,
+                    end=end,
+                    listen=listen,
+                    clock=clock,
+                ),
+                listen=listen,
+            )
             for one in baselines
         ]
         for step in _steps(desks, terms):
@@ -93,7 +112,8 @@ def _steps(desks: Sequence[_Desk], terms: Terms) -> Iterator[Callable[[], None]]
     """Yield what there is to do, what matters most first."""
     for desk in desks:
         yield desk.set_target
-    for budget in terms.budgets:
+    # The first program of a larger budget is that of a budget of one.
+    for budget in [budget for budget in terms.budgets if budget > 1] or terms.budgets:
         for desk in desks:
             for name in terms.arms:
                 yield lambda desk=desk, name=name, budget=budget: desk.search(ARMS[name], budget)  # type: ignore[misc]
@@ -135,33 +155,27 @@ class _Desk:
     """The work on one baseline: two meters over the store, and what is found."""
 
     def __init__(
-        self, baseline: Baseline, store: MeasurementStore, terms: Terms, found: _Found, stack: contextlib.ExitStack,
-        *, work: Path, server: ForkServer, end: float, listen: Callable[[str], None], clock: Callable[[], float],
+        self, baseline: Baseline, terms: Terms, found: _Found, meter_of: Callable[..., Meter],
+        *, listen: Callable[[str], None],
     ) -> None:  # fmt: skip
         self._baseline, self._terms, self._found, self._listen = baseline, terms, found, listen
         self._script = baseline.script
         self._base = text_hash(self._script)
         found.programs[self._base] = self._script
-
-        def meter(protocol: Protocol) -> Meter:
-            return Meter(baseline.family, self._script, store, protocol=protocol, work=work, server=server, end=end,
-                         listen=listen, clock=clock)  # fmt: skip
-
-        self._searching, self._judging = meter(terms.searching), meter(terms.judging)
-        self._stack = stack
+        self._searching, self._judging = meter_of(protocol=terms.searching), meter_of(protocol=terms.judging)
 
     def set_target(self) -> None:
         """Have the search run that sets the target, and its winner judged."""
-        self._run(TARGETS, ARMS[TARGET_ARM], TARGET_COUNT, TARGET_SEED)
+        self._run(TARGETS, ARMS[TARGET_ARM], self._terms.target_count, TARGET_SEED)
         asked = [program for _, program in self._found.runs[TARGETS][self._base]]
-        family = self._baseline.family
-        judged: dict[str, Record] = {}
         searched = {name: r for name in asked if (r := self._found.searched.get(self._pair(name))) is not None}
+        judged: dict[str, Record] = {}
         with self._judging:
             for name in winners(asked, searched, judged):
                 judged[name] = self._judged(name)
         target = self._found.searches().targets.get(self._base)
-        self._listen(f"{self._baseline}: the target is {target['speedup']:.2f} x" if target else f"{family}: no target")
+        said = "no target" if target is None else f"the target is {target['speedup']:.2f}x"
+        self._listen(f"{self._baseline}: {said}")
 
     def search(self, arm: Arm, budget: int) -> None:
         """Have an arm search up to a budget."""
@@ -175,15 +189,19 @@ class _Desk:
 
     def _run(self, name: str, arm: Arm, count: int, seed: int) -> None:
         problem = BaselineProblem(self._baseline, self._record, whole=arm.whole)
+        whole = False
         try:
             with self._searching:
                 arm.search(problem, count, seed, self._terms.plan)
+            whole = True
             if len(problem.asked) < count and name not in (ended := self._found.ended.setdefault(self._base, [])):
                 ended.append(name)
         finally:
+            asked = [[one.trace, one.program] for one in problem.asked.values()][:count]
             self._found.programs |= problem.programs
-            asked = [[one.trace, one.program] for one in problem.asked.values()]
-            self._found.runs.setdefault(name, {})[self._base] = asked[:count]
+            # Half a search sets no target.
+            if whole or name != TARGETS:
+                self._found.runs.setdefault(name, {})[self._base] = asked
             self._listen(f"{self._baseline}: {name} has {len(asked)} of {count}")
 
     def _record(self, code: str, trace: str) -> Record:

@@ -70,7 +70,9 @@ def nsga2(problem: Searchable, count: int, seed: int, aim: Aim = FRONT_AIM) -> l
 
         def _evaluate(self, x: Any, out: dict[str, Any], *args: Any, **kwargs: Any) -> None:
             values, excess = measure(x[0])
-            out["F"], out["G"] = list(values), [excess]
+            out["F"] = list(values)
+            if aim.excess is not None:
+                out["G"] = [excess]
 
     class Fresh(Sampling):  # type: ignore[misc]
         def _do(self, problem: Any, n_samples: int, **kwargs: Any) -> Any:

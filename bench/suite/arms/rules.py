@@ -72,8 +72,9 @@ def _answer(family: str, sampler: str, steps: int, dtype: str, trace: str) -> An
     return patched(family, plain_script(FAMILIES[family], sampler=sampler, steps=steps, dtype=dtype), trace)
 
 
+@cache
 def lifted(family: str, script: str) -> ModuleOp:
-    """Lift a script of a family.
+    """Lift a script of a family; once, as passes leave the module that they are given alone.
 
     Raises:
         DiffoptError: it cannot be.
