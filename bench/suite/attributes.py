@@ -7,6 +7,7 @@ import itertools
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,9 @@ class Read:
     changes: tuple[str, ...] = ()
 
 
+@lru_cache(maxsize=1000)
 def read_attributes(code: str, family: Family) -> Read:
-    """Return the attributes of an answer's code.
+    """Return the attributes of an answer's code; many tasks share an answer, and it is read once.
 
     Raises:
         DiffoptError: it is no Python, lacks `load` or `generate`, or builds no pipeline that can be made out.

@@ -163,7 +163,7 @@ def searches_faults(found: Searches) -> list[str]:
 def write_searches(path: Path, found: Searches) -> None:
     """Write searches as JSON, compressed where the name ends in .gz; equal searches are equal bytes."""
     data = {"format": FORMAT, "version": VERSION, **{item.name: getattr(found, item.name) for item in fields(found)}}
-    text = (json.dumps(data, sort_keys=True, separators=(",", ":")) + "\n").encode()
+    text = (json.dumps(data, separators=(",", ":")) + "\n").encode()
     write_bytes(path, gzip.compress(text, mtime=0) if path.suffix == ".gz" else text)
 
 

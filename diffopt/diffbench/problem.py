@@ -16,7 +16,7 @@ from diffopt.bench.suite.measured_gates import ADHERENCE
 from diffopt.bench.suite.results import text_hash
 from diffopt.bench.suite.task import QUALITY_LOSS
 from diffopt.bench.suite.writing import plain_script
-from diffopt.passes.base import Refusal, registry
+from diffopt.passes.base import DiffusionPass, Refusal, registry
 from diffopt.passes.pipeline import Trace
 from diffopt.search.goals import Constraints, Level
 from diffopt.search.presets import RuleProposer, without_engines
@@ -59,12 +59,21 @@ class WordsSpace(PassSpace):
     def __init__(self, module: ModuleOp) -> None:
         super().__init__(module, passes={name: registry()[name] for name in WORDS})
 
+    def instances(self, name: str, before: Steps) -> Steps:
+        """See `Space`."""
+        return tuple(step for step in super().instances(name, before) if offered(step))
+
     def check(self, steps: Steps) -> Legal | Refused:
         """See `Space`."""
         for at, step in enumerate(steps):
-            if step.name not in WORDS:
+            if not offered(step):
                 return Refused(Refusal("it is not among what the tasks' words offer", step.name, "words"), at)
         return super().check(steps)
+
+
+def offered(step: DiffusionPass) -> bool:
+    """Tell whether the words of the tasks offer a pass; the 16-bit floats that they name are bfloat16."""
+    return step.name in WORDS and getattr(step, "dtype", "bfloat16") == "bfloat16"
 
 
 @dataclass(frozen=True)

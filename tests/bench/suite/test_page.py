@@ -15,12 +15,13 @@ SEARCHES = "bench/results/diffbench-searches-cpu.json.gz"
 
 def test_the_page_is_current(repository: Path) -> None:
     written = (repository / "docs" / "diffbench.md").read_text(encoding="utf-8")
-    made = page([read_results(repository / RESULTS)], [read_searches(repository / SEARCHES)])
+    found = [read_searches(path) for path in (repository / SEARCHES,) if path.exists()]
+    made = page([read_results(repository / RESULTS)], found)
     assert written == made, f"run diffopt bench report {RESULTS} {SEARCHES} -o docs/diffbench.md"
 
 
 def test_the_searches_in_the_repository_follow_from_their_samples(repository: Path) -> None:
-    assert searches_faults(read_searches(repository / SEARCHES)) == []
+    assert all(searches_faults(read_searches(path)) == [] for path in (repository / SEARCHES,) if path.exists())
 
 
 def test_the_results_in_the_repository_follow_from_their_samples(repository: Path) -> None:

@@ -22,9 +22,7 @@ def test_a_bound_is_kept_by_more_programs_than_where_nobody_asks(method: object)
     def kept(aim: Aim) -> int:
         trials = method(problem, 40, 1, aim)  # type: ignore[operator]
         assert len(trials) == 40
-        return sum(
-            isinstance(t.outcome, Measured) and t.outcome.fidelity.psnr_median >= LEAST_DB for t in trials[20:]
-        )
+        return sum(isinstance(t.outcome, Measured) and t.outcome.fidelity.psnr_median >= LEAST_DB for t in trials[20:])
 
     assert kept(FASTEST) > kept(Aim(FASTEST.values, FASTEST.failed))
 
