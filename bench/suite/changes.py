@@ -145,8 +145,8 @@ def _bindings(tree: ast.Module) -> Iterator[tuple[ast.expr, ast.expr]]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Assign):
             yield from ((target, node.value) for target in node.targets)
-        elif isinstance(node, ast.NamedExpr) or (isinstance(node, ast.AnnAssign) and node.value is not None):
-            yield node.target, node.value
+        elif isinstance(node, ast.NamedExpr | ast.AnnAssign):
+            yield node.target, node.value or node.target
         elif isinstance(node, ast.For | ast.comprehension):
             yield node.target, node.iter
 
