@@ -19,6 +19,7 @@ from diffopt.bench.suite.meter import Meter
 from diffopt.bench.suite.page_searches import section
 from diffopt.bench.suite.searches import TARGETS, Searches, read_searches, searches_faults, write_searches
 from diffopt.bench.suite.store import MeasurementStore
+from diffopt.bench.tiers import Thresholds
 from diffopt.diffbench.arms import ARMS
 from diffopt.diffbench.running import Terms, baselines_of, run_searches
 from diffopt.ir.errors import DiffoptError
@@ -43,6 +44,7 @@ class FakeMeter(Meter):
         shown = 0.7 if steps == 2 else 1.0
         psnr = tuple(float(20 + steps) for _ in range(4))
         fidelity = Fidelity(psnr[0], psnr[0], psnr[0], 1.0, None, None, None, None, 4, (), psnr=psnr)
+        tier = Thresholds().tier(fidelity)
         outcome = Measured(
             Latency(raced.ratio, raced.lo, raced.hi, 3, base, made),
             fidelity,
