@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from diffopt.bench.models.shapes import SHAPES
 from diffopt.bench.models.shapes_dit import SHAPES_DIT
+from diffopt.bench.models.shapes_edges import SHAPES_EDGES
 from diffopt.bench.models.shapes_flow import SHAPES_FLOW
 from diffopt.bench.models.shapes_pixart import SHAPES_PIXART
 from diffopt.bench.models.shapes_v import SHAPES_V
@@ -88,7 +89,7 @@ class Builtin(Protocol):
 
 
 BUILTINS: Mapping[str, Builtin] = {
-    model.name: model for model in (SHAPES, SHAPES_FLOW, SHAPES_PIXART, SHAPES_XL, SHAPES_V, SHAPES_DIT, WORDS)
+    model.name: model for model in (SHAPES, SHAPES_FLOW, SHAPES_PIXART, SHAPES_XL, SHAPES_V, SHAPES_EDGES, SHAPES_DIT, WORDS)
 }
 """Every model that can be trained here."""
 

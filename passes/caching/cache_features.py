@@ -75,7 +75,7 @@ class CacheFeatures(DiffusionPass):
             return Refusal(f"branch {self.branch} is below all of the {up_blocks(module)} up blocks but one", where)
         if self.warm >= steps:
             return Refusal(f"the first {self.warm} of {steps} steps are all of them", where)
-        return refuse_schedule(module, self._full(module))
+        return refuse_schedule(module, self._full(module), controls=True)
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         mark(op, Reuse(self._full(op), self.branch), self.name)

@@ -62,7 +62,7 @@ class GateCrossAttention(DiffusionPass):
             return Refusal(f"{kind} has no cross-attention of its own", where, "wrong-kind")
         if round(self.gate * steps) == 0:
             return Refusal(f"a gate at {self.gate:g} holds none of {steps} steps", "diffusion.denoise")
-        return refuse_schedule(module, self._full(module))
+        return refuse_schedule(module, self._full(module), controls=True)
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         mark(op, Reuse(self._full(op)), self.name)

@@ -9,7 +9,7 @@ from typing import Self
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
 
-from diffopt.ir.dialect import DenoiseOp, denoise_loop, loops, only_plain, steps_of, to_attribute
+from diffopt.ir.dialect import ControlOp, DenoiseOp, denoise_loop, loops, only_plain, steps_of, to_attribute
 from diffopt.passes.base import DiffusionPass, Example, Family, Refusal, Tier
 from diffopt.passes.steps.solvers import asks_twice
 
@@ -55,7 +55,7 @@ class GuidanceWindow(DiffusionPass):
         found, steps = loops(module), steps_of(module)
         if not any(loop.guide for loop in found):
             return Refusal("there is no classifier-free guidance", "diffusion.denoise", "needs-guidance")
-        if why := only_plain(module):
+        if why := only_plain(module, controls=True):
             return Refusal(f"{why}: a window over that is not made yet", "diffusion.denoise", "wrong-kind")
         if len(found) > 1:
             return Refusal("the guidance is windowed already", "diffusion.denoise", "one-window")
@@ -74,7 +74,10 @@ class GuidanceWindow(DiffusionPass):
         # The operand of `guide` that is scaled up is the conditional one, by the op's definition.
         conditional = next(p for p in loop.predicts if p.result is guide.cond)
         scheduler, denoiser = (s.component.root_reference.data for s in (loop, conditional))
-        tail = denoise_loop(scheduler, denoiser, cut, steps, loop.result, (tuple(conditional.conditions),), None)
+        asked = [value.owner for value in conditional.conditions if isinstance(value.owner, ControlOp)]
+        given = tuple(value for value in conditional.conditions if not isinstance(value.owner, ControlOp))
+        controls = [(control.component.root_reference.data, control.image) for control in asked]
+        tail = denoise_loop(scheduler, denoiser, cut, steps, loop.result, (given,), None, controls=controls)
         tail.predicts[0].set_reuse(conditional.reuse)
         tail.attributes["origin"] = to_attribute(self.name)
         _insert_after(loop, tail)

@@ -1,16 +1,22 @@
-"""Train demo:shapes-v: v-prediction, zero terminal signal (Lin et al., 2023), trailing steps, linear projections."""
+"""Train demo:shapes-v: v-prediction, zero terminal signal (Lin et al., 2023), trailing steps, linear projections.
+
+It learns from demo:shapes, whose weights it starts from: the deepest level keeps two channels of three.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffopt.bench.models.learning import encoders
 from diffopt.bench.models.learning.feed import Feed, encode_images, encode_texts
 from diffopt.bench.models.learning.folder import write_directory
-from diffopt.bench.models.learning.objective import v_prediction
+from diffopt.bench.models.learning.inherit import fit_times, inherit, same_noise
+from diffopt.bench.models.learning.objective import taught
 from diffopt.bench.models.learning.recipe import Parts, Recipe
 from diffopt.bench.models.shapes import parts as shapes_parts
 
@@ -19,6 +25,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from diffopt.bench.models.learning.drawing_pool import Drawn
+    from diffopt.bench.models.learning.loop import Say, Stop
 
 
 @dataclass(frozen=True)
@@ -28,9 +35,19 @@ class VRecipe(Recipe):
     name: str = "v"
     component: str = "unet"
     pool: str = "shapes"
-    batch: int = 256
+    batch: int = 64
     rate: float = 1e-3
     seed: int = 34
+    decay: float = 0.99
+
+    def prepare(self, drawn: Drawn, parts: Parts, device: torch.device, seconds: float, say: Say, stop: Stop) -> float:
+        """See `Recipe`."""
+        started = time.monotonic()
+        teacher = _teacher(device)
+        inherit(parts["unet"], teacher)
+        left = fit_times(parts["unet"], teacher, _teacher_times(device))
+        say(f"weights of demo:shapes taken over; {100 * left:.2f} % of the time embedding is not met")
+        return seconds - (time.monotonic() - started)
 
     def feed(self, drawn: Drawn, parts: Parts, device: torch.device) -> Feed:
         """See `Recipe`."""
@@ -39,7 +56,8 @@ class VRecipe(Recipe):
         vae = shapes_parts.load("vae").to(device)
         alphas = _scheduler().alphas_cumprod.float().to(device)
         texts = encode_texts(encode, drawn.captions)
-        return Feed(encode_images(vae, drawn.images), texts, empty, constants={"alphas": alphas})
+        constants = {"alphas": alphas, "times": _teacher_times(device)}
+        return Feed(encode_images(vae, drawn.images), texts, empty, constants=constants)
 
     def network(self) -> nn.Module:
         """See `Recipe`."""
@@ -49,12 +67,12 @@ class VRecipe(Recipe):
             sample_size=16,
             in_channels=4,
             out_channels=4,
-            block_out_channels=(16, 32, 48),
+            block_out_channels=(32, 64, 64),
             down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
             up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
             layers_per_block=1,
             cross_attention_dim=128,
-            attention_head_dim=(2, 2, 3),
+            attention_head_dim=4,
             norm_num_groups=8,
             use_linear_projection=True,
         )
@@ -62,13 +80,17 @@ class VRecipe(Recipe):
 
     def loss(self, network: nn.Module, feed: Feed) -> torch.Tensor:
         """See `Recipe`."""
-        drawn = feed.draw(self.batch)
+        drawn, teacher = feed.draw(self.batch), _teacher(feed.clean.device)
 
         def predict(noisy: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
             made: torch.Tensor = network(noisy, times, drawn["states"], return_dict=False)[0]
             return made
 
-        return v_prediction(predict, drawn["clean"], feed.constants["alphas"])
+        def teach(noisy: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
+            said: torch.Tensor = teacher(noisy, feed.constants["times"][times], drawn["states"], return_dict=False)[0]
+            return said
+
+        return taught(predict, teach, drawn["clean"], feed.constants["alphas"])
 
     def pipeline(self, parts: Parts) -> Any:
         """See `Recipe`."""
@@ -97,6 +119,16 @@ class VRecipe(Recipe):
             "tokenizer": encoders.CLIP_TOKENIZER,
         }
         write_directory(self.pipeline(parts), folder, shared)
+
+
+@cache
+def _teacher(device: torch.device) -> Any:
+    return shapes_parts.load("unet").to(device).eval().requires_grad_(False)
+
+
+def _teacher_times(device: torch.device) -> torch.Tensor:
+    """Return the step of demo:shapes that is as noisy as each step here, [1000]."""
+    return same_noise(_scheduler().alphas_cumprod, shapes_parts.new_scheduler().alphas_cumprod).to(device)
 
 
 def _scheduler() -> Any:
