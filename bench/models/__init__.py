@@ -89,7 +89,8 @@ class Builtin(Protocol):
 
 
 BUILTINS: Mapping[str, Builtin] = {
-    model.name: model for model in (SHAPES, SHAPES_FLOW, SHAPES_PIXART, SHAPES_XL, SHAPES_V, SHAPES_EDGES, SHAPES_DIT, WORDS)
+    model.name: model
+    for model in (SHAPES, SHAPES_FLOW, SHAPES_PIXART, SHAPES_XL, SHAPES_V, SHAPES_EDGES, SHAPES_DIT, WORDS)
 }
 """Every model that can be trained here."""
 

@@ -23,7 +23,9 @@ def inherit(student: nn.Module, teacher: nn.Module) -> None:
     wide, narrow = int(given.config.block_out_channels[-1]), int(taken.config.block_out_channels[-1])
     old, new = dict(teacher.state_dict()), dict(student.state_dict())
     residual = _best(_read(old, wide), groups, narrow)
-    inner = {name: _inner(old, name, wide, narrow, heads) for name in old if name.endswith(("to_q.weight", "net.2.weight"))}
+    inner = {
+        name: _inner(old, name, wide, narrow, heads) for name in old if name.endswith(("to_q.weight", "net.2.weight"))
+    }
 
     def kept(name: str, axis: int, before: int, after: int) -> torch.Tensor:
         if before == after:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from diffopt.backends.canny import as_condition, canny
 from diffopt.bench.models.learning import encoders
 from diffopt.bench.models.learning.feed import Feed, encode_images, encode_texts
 from diffopt.bench.models.learning.folder import write_directory
@@ -17,7 +18,6 @@ from diffopt.bench.models.learning.objective import v_prediction
 from diffopt.bench.models.learning.recipe import Parts, Recipe
 from diffopt.bench.models.shapes import parts as shapes_parts
 from diffopt.bench.models.shapes_edges import SHAPES_EDGES
-from diffopt.backends.canny import as_condition, canny
 
 if TYPE_CHECKING:
     import torch
