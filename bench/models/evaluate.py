@@ -79,7 +79,7 @@ def evaluate(model: Builtin, *, steps: int, prompts: int, batch: int = 50, devic
         chosen = asked[start : start + batch]
         seeds = [torch.Generator().manual_seed(start + index) for index in range(len(chosen))]
         started = time.monotonic()
-        images = np.asarray(pipe(chosen, generator=seeds, output_type="np").images, dtype=np.float32)
+        images = np.asarray(pipe(**model.inputs(chosen), generator=seeds, output_type="np").images, dtype=np.float32)
         seconds += time.monotonic() - started
         right.append(scorer.correct(images, chosen))
         attributes.append(scorer.attributes_correct(images, chosen))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,9 @@ from diffopt.bench.models.learning.feed import DROPOUT, Feed, encode_images, enc
 from diffopt.bench.models.learning.folder import write_directory
 from diffopt.bench.models.learning.objective import taught
 from diffopt.bench.models.learning.recipe import Parts, Recipe
+from diffopt.bench.models.learning.stable_diffusion import SHARED, trained_unet
 from diffopt.bench.models.shapes import parts as shapes_parts
+from diffopt.bench.models.shapes_dit import SHAPES_DIT
 from diffopt.bench.models.shapes_dit.classes import NULL, attributes, labels
 
 if TYPE_CHECKING:
@@ -82,14 +83,14 @@ class DiTRecipe(Recipe):
             summed = classes.embedding_table
             with torch.no_grad():
                 rows = summed(torch.arange(NULL + 1, device=summed.members.device))
-            classes.embedding_table = torch.nn.Embedding.from_pretrained(rows)
+            classes.embedding_table = torch.nn.Embedding(*rows.shape, _weight=rows)
         return done
 
     def loss(self, network: nn.Module, feed: Feed) -> torch.Tensor:
         """See `Recipe`."""
         import torch
 
-        drawn, teacher = feed.draw(self.batch), _teacher(feed.clean.device)
+        drawn, teacher = feed.draw(self.batch), trained_unet(feed.clean.device)
         dropped = torch.rand(self.batch, device=feed.clean.device) < DROPOUT
         classes = torch.where(dropped, NULL, drawn["classes"])
         states = feed.constants["named"][torch.where(dropped, -1, drawn["classes"])].float()
@@ -117,21 +118,15 @@ class DiTRecipe(Recipe):
 
     def call(self, prompts: Sequence[str]) -> dict[str, Any]:
         """See `Recipe`."""
-        numbers = {name: number for number, name in labels().items()}
-        return {"class_labels": [numbers[prompt] for prompt in prompts], "guidance_scale": 2.0}
+        return {**SHAPES_DIT.inputs(prompts), "guidance_scale": 2.0}
 
     def write(self, parts: Parts, folder: Path) -> None:
         """See `Recipe`."""
-        write_directory(self.pipeline(parts), folder, {"vae": shapes_parts.WEIGHTS / "vae"})
+        write_directory(self.pipeline(parts), folder, {"vae": SHARED["vae"]})
 
 
 def _class_embeddings(network: Any) -> list[Any]:
     return [block.norm1.emb.class_embedder for block in network.transformer_blocks]
-
-
-@cache
-def _teacher(device: torch.device) -> Any:
-    return shapes_parts.load("unet").to(device).eval().requires_grad_(False)
 
 
 def _summed(table: torch.Tensor) -> nn.Module:

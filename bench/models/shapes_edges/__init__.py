@@ -17,6 +17,15 @@ from diffopt.bench.models.shapes import Shapes
 class ShapesEdges(Shapes):
     """The model; beside a prompt it takes the edges of a picture of what the prompt says."""
 
+    def inputs(self, prompts: Sequence[str]) -> dict[str, object]:
+        """Return what a call is given for prompts: these, and the edges of a picture of each, white on black."""
+        from PIL import Image
+
+        from diffopt.backends.canny import as_condition, canny
+
+        edges = as_condition(canny(self.pictures(prompts)))
+        return {"prompt": list(prompts), "image": [Image.fromarray(picture) for picture in edges]}
+
     def pictures(self, prompts: Sequence[str]) -> Any:
         """Draw what each prompt says, uint8 [n, 64, 64, 3]; the same picture for the same prompt."""
         from diffopt.bench.models.shapes.captions import parse

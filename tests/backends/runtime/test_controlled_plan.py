@@ -35,7 +35,7 @@ def steered(pipe: Any, picture: Callable[..., torch.Tensor], **arguments: Any) -
     return picture(pipe, image=control, height=height, width=width, **arguments)
 
 
-@pytest.mark.parametrize("branch", (0, 3))
+@pytest.mark.parametrize("branch", [0, 3])
 def test_a_shallow_pass_on_fresh_features_is_the_full_pass_with_what_a_controlnet_adds(
     controlled: Any, branch: int
 ) -> None:

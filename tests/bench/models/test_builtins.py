@@ -68,15 +68,16 @@ def test_the_emitted_baseline_makes_the_images_of_plain_diffusers_bit_for_bit(na
     absent = {part: None for part, kind in index.items() if kind == [None, None]}
     by_hand = getattr(diffusers, index["_class_name"]).from_pretrained(model.directory, **absent, dtype=torch.float32)
     by_hand.set_progress_bar_config(disable=True)
-    call = {"guidance_scale": model.guidance, "height": model.height, "width": model.width, **model.arguments}
-    prompts = model.prompts("search", 2)
+    sizes = {} if index["_class_name"] == "DiTPipeline" else {"height": model.height, "width": model.width}
+    call = {"guidance_scale": model.guidance, **sizes, **model.arguments}
+    given = model.inputs(model.prompts("search", 2))
 
     def seeds() -> list[torch.Generator]:
         return [torch.Generator().manual_seed(seed) for seed in (1, 2)]
 
-    wanted = by_hand(prompts, num_inference_steps=4, **call, generator=seeds(), output_type="np").images
+    wanted = by_hand(**given, num_inference_steps=4, **call, generator=seeds(), output_type="np").images
     emitted = load_emitted(lift(name, steps=4).module)
-    assert np.array_equal(emitted(prompts, generator=seeds(), output_type="np").images, wanted)
+    assert np.array_equal(emitted(**given, generator=seeds(), output_type="np").images, wanted)
 
 
 def test_a_model_without_weights_is_refused_with_those_that_have_some() -> None:
