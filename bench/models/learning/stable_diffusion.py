@@ -38,8 +38,6 @@ class StableDiffusionRecipe(Recipe, ABC):
         guidance: of every call.
     """
 
-    component: str = "unet"
-    pool: str = "shapes"
     guidance: float = 2.0
 
     def scheduler(self) -> Any:

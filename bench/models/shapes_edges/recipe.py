@@ -34,6 +34,7 @@ class EdgesRecipe(StableDiffusionRecipe):
 
     name: str = "edges"
     component: str = "controlnet"
+    pool: str = "shapes"
     batch: int = 32
     rate: float = 1e-3
     seed: int = 36

@@ -29,6 +29,8 @@ class VRecipe(StableDiffusionRecipe):
     """See `Recipe`."""
 
     name: str = "v"
+    component: str = "unet"
+    pool: str = "shapes"
     batch: int = 64
     rate: float = 1e-3
     seed: int = 34

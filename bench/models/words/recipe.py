@@ -32,6 +32,7 @@ class WordsRecipe(StableDiffusionRecipe):
     """See `Recipe`."""
 
     name: str = "words"
+    component: str = "unet"
     pool: str = "words"
     batch: int = 256
     rate: float = 1e-3
