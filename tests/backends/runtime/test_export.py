@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -184,6 +185,13 @@ def test_onnxruntime_engines_make_the_same_pictures(load: Callable[[], Any], eng
     for arguments in ({}, {"guidance_scale": 1.0}):
         assert torch.allclose(picture(pipe, **arguments), picture(load(), **arguments), atol=1e-4)
     assert details(pipe)[1] == "unet: 8 engine calls, 0 in torch"
+
+
+def test_onnxruntime_keeps_to_the_processors_that_the_process_has(load: Callable[[], Any], engines: Path) -> None:
+    kept = export(load(), "unet", backend="onnxruntime", engines=engines)
+    assert attachment(kept).engines
+    bound = {frozenset(os.sched_getaffinity(int(entry))) for entry in os.listdir("/proc/self/task")}
+    assert bound == {frozenset(os.sched_getaffinity(0))}
 
 
 @pytest.mark.parametrize("earlier", ["export", "compile"])
