@@ -25,7 +25,7 @@ class CacheFeatures(DiffusionPass):
     into a whole-pipeline engine.
     When it helps: with many steps, where features change slowly, and with most of the cost in the deep blocks.
     Refuses when: the denoiser is no UNet, its features are cached, cast or offloaded by layers already, the steps
-    are too few, or the call is more than one denoiser over one whole schedule.
+    are too few, or the call is more than one denoiser over one whole schedule (a ControlNet beside it is not).
     What it costs: tier traded; near at an interval of 2 or 3 of 50 steps.
     References: DeepCache arXiv 2312.00858, uniform and non-uniform.
     """

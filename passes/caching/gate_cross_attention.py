@@ -27,7 +27,8 @@ class GateCrossAttention(DiffusionPass):
     When it helps: with long prompts and high resolution, in UNets and PixArt; together with guidance-window it is
     T-GATE. With few text tokens cross-attention costs next to nothing, and so does leaving it out.
     Refuses when: the denoiser has no cross-attention of its own, its features are cached already, the gate rounds
-    to none or all of the steps, or the call is more than one denoiser over one whole schedule.
+    to none or all of the steps, or the call is more than one denoiser over one whole schedule (a
+    ControlNet beside it is not).
     What it costs: tier traded; near for a gate past the middle.
     References: T-GATE arXiv 2404.02747.
     """

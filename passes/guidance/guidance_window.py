@@ -22,7 +22,8 @@ class GuidanceWindow(DiffusionPass):
     halves the denoiser's batch there. With `stop=0` the unconditional branch is dead and removed altogether.
     When it helps: with classifier-free guidance, where late steps fix detail rather than content.
     Refuses when: there is no guidance, it is windowed already, the window rounds to all of the steps, or to none
-    although `stop` is not 0, the call is more than a plain loop, or the scheduler asks the denoiser twice a step.
+    although `stop` is not 0, the call is more than a plain loop (a ControlNet beside a UNet is not), or the scheduler asks
+    the denoiser twice a step.
     What it costs: tier traded; near for a `stop` close to 1.
     References: limited-interval guidance arXiv 2404.07724; adaptive guidance arXiv 2312.12487.
     """

@@ -69,15 +69,11 @@ def _read(state: dict[str, torch.Tensor], wide: int) -> torch.Tensor:
 
 def _best(score: torch.Tensor, groups: int, count: int) -> torch.Tensor:
     """Return the indices of the highest scores, equally many of each group, in order."""
-    size = len(score) // groups
-    return torch_cat([score[g * size : (g + 1) * size].topk(count // groups).indices + g * size for g in range(groups)])
-
-
-def torch_cat(parts: list[torch.Tensor]) -> torch.Tensor:
-    """Join index lists, each put in order."""
     import torch
 
-    return torch.cat([part.sort().values for part in parts])
+    size = len(score) // groups
+    chosen = [part.topk(count // groups).indices + size * index for index, part in enumerate(score.split(size))]
+    return torch.cat([part.sort().values for part in chosen])
 
 
 def _inner(state: dict[str, torch.Tensor], name: str, wide: int, narrow: int, heads: int) -> torch.Tensor:
