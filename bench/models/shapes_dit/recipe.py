@@ -83,7 +83,7 @@ class DiTRecipe(Recipe):
             summed = classes.embedding_table
             with torch.no_grad():
                 rows = summed(torch.arange(NULL + 1, device=summed.members.device))
-            classes.embedding_table = torch.nn.Embedding(*rows.shape, _weight=rows)
+            classes.embedding_table = torch.nn.Embedding(rows.shape[0], rows.shape[1], _weight=rows)
         return done
 
     def loss(self, network: nn.Module, feed: Feed) -> torch.Tensor:
