@@ -129,7 +129,7 @@ def direct(
             raise DiffoptError(f"the reference does not run: {itself.kind}: {itself.message}", where=source)
         guards = [str(guard) for guard in _list(itself.environment.get("guards"))]
         require_level(level_of(guards), level)
-        evaluator.readable = readable
+        evaluator.place.readable = readable
         listen(Stage(f"having a script written; at most {wanted.scripts} are measured"))
         bench = _Bench(evaluator, folder / "outcomes", wanted.scripts, listen)
         writer = Direct(client, transcript, effort=Effort(), enough=lambda: bench.spent)

@@ -13,7 +13,11 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from xdsl.dialects.builtin import ModuleOp
+
+    from diffopt.bench.forkserver import ForkServer
 
 # Triton decides when a kernel is imported; without a GPU the tests run kernels in its interpreter.
 if not Path("/dev/nvidiactl").exists():
@@ -67,6 +71,31 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
         assert text == file.read_text(encoding="utf-8")
 
     return check
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kept_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Evaluators of one environment share a fork server, which takes five seconds to start; nothing of a run stays in it."""
+    from diffopt.bench.forkserver import ForkServer
+
+    class Kept(ForkServer):
+        def close(self) -> None:
+            if self.pid is None:
+                super().close()
+
+    kept: dict[object, Kept] = {}
+
+    def server(work: Path, *, environment: Mapping[str, str], cpus: list[int] | None) -> ForkServer:
+        key = (tuple(sorted(environment.items())), tuple(cpus or ()))
+        if key not in kept:
+            kept[key] = Kept(tmp_path_factory.mktemp("forkserver"), environment=environment, cpus=cpus)
+        return kept[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("diffopt.bench.evaluate.ForkServer", server)
+        yield
+    for each in kept.values():
+        ForkServer.close(each)
 
 
 @pytest.fixture(scope="session")

@@ -163,7 +163,7 @@ def _evaluator(model: str, baseline: str, folder: Path, protocol: Protocol, serv
         server=server,
     )
     # An answer is anybody's code, and what it read could be told by its images.
-    evaluator.readable = needed_to_run(found.directory)
+    evaluator.place.readable = needed_to_run(found.directory)
     return evaluator
 
 

@@ -172,7 +172,7 @@ def evaluator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Evaluator]:
         Program("baseline", measured_text(baseline(asked()))), work, work=folder, engines=folder / "engines",
         scorer=shapes.scorer(), model=str(shapes.directory), threads=1,
     ) as running:  # fmt: skip
-        running.readable = needed_to_run(shapes.directory)
+        running.place.readable = needed_to_run(shapes.directory)
         yield running
 
 
@@ -213,8 +213,8 @@ def test_answers_read_the_libraries_and_their_model_alone(tmp_path: Path) -> Non
     evaluator = _evaluator("demo:shapes", PLAIN, tmp_path, Protocol(), server)
     shapes = builtin("demo:shapes")
     assert shapes is not None
-    assert set(evaluator.readable) == set(needed_to_run(shapes.directory))
-    assert not any(Path(__file__).is_relative_to(path) for path in evaluator.readable)
+    assert set(evaluator.place.readable) == set(needed_to_run(shapes.directory))
+    assert not any(Path(__file__).is_relative_to(path) for path in evaluator.place.readable)
 
 
 OUT_OF_SIGHT: dict[str, tuple[Task, str, tuple[str, str, str]]] = {
