@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP_FLAGS ?= --quiet --disable-pip-version-check
 STAMP := $(VENV)/.diffopt-installed
 # One process a core, each with one thread: OpenMP threads of two processes would wait for one another.
-TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
+TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: bakeoff diffbench coverage test-tensorrt demo test test-quick test-thorough test-gpu pairs pages check format lint types layers clean distclean setup train corpus
 
