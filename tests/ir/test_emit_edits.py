@@ -53,6 +53,18 @@ def lifted(text: str, path: Path) -> ModuleOp:
     return build_module(replace(describe_text(text.removeprefix("\ufeff"), path), unknowns=()))
 
 
+def optimized(text: str, path: Path, trace: str) -> ModuleOp:
+    return changed(lifted(text, path), trace)
+
+
+def changed(module: ModuleOp, trace: str) -> ModuleOp:
+    """Apply the passes of a trace one after the other, leaving out those that refuse."""
+    for part in Trace.parse(trace):
+        after = run(Trace((part,)), module)
+        module = after if isinstance(after, ModuleOp) else module
+    return module
+
+
 @cache
 def lifted_file(path: Path) -> ModuleOp:
     return lifted(read(path), path)
@@ -60,12 +72,8 @@ def lifted_file(path: Path) -> ModuleOp:
 
 @cache
 def optimized_file(path: Path, trace: str) -> ModuleOp:
-    """Apply the passes of a trace one after the other, leaving out those that refuse; shared, so nobody may change it."""
-    module = lifted_file(path)
-    for part in Trace.parse(trace):
-        after = run(Trace((part,)), module)
-        module = after if isinstance(after, ModuleOp) else module
-    return module
+    """Return what a file's passes make of it; shared, so nobody may change it."""
+    return changed(lifted_file(path), trace)
 
 
 @cache
