@@ -93,6 +93,10 @@ class Lift:
             **found,  # type: ignore[arg-type]
         )
         inputs, arguments, callbacks = self._arguments()
+        if found.get("negative_prompt") == "":
+            # Not the same as none: XL has zeros for none, and Flux guides only where one is given.
+            spelling = next(field.argument for field in self.fields if field.name == "negative_prompt")
+            arguments = {**arguments, spelling: ""}
         return replace(
             described,
             inputs=inputs,
