@@ -19,7 +19,7 @@ from diffopt.bench.bakeoff.contender import BATCHES, EAGER, versions
 from diffopt.bench.bakeoff.page import write_page
 from diffopt.bench.bakeoff.race import PAIRS, Racer, preload, raced
 from diffopt.bench.device import environment
-from diffopt.bench.models import BUILTINS, shipped
+from diffopt.bench.models import shipped
 
 RUNTIMES = (("openvino", "f32"), ("openvino", "bf16"), ("onnxruntime", "f32"), ("onnxruntime", "int8-dynamic"))
 COMPILERS = (("inductor", "f32"), ("aotinductor", "f32"), ("aotinductor", "bf16"))
@@ -79,7 +79,7 @@ _known: dict[str, list[str]] = {}
 
 def _components(model: str) -> list[str]:
     if model not in _known:
-        racer = Racer(model, BUILTINS[model].directory, "", EAGER, "f32", Path())
+        racer = Racer(model, "", EAGER, "f32", Path())
         try:
             _known[model] = racer.ask("components")["components"]
         finally:
@@ -106,14 +106,13 @@ def _go(chosen: list[Place], engines: Path, build: bool, results: Path) -> None:
     rows = _measured(results)
     try:
         for done, (model, component, backend, precision) in enumerate(chosen, 1):
-            where = BUILTINS[model].directory, component
             folder = engines / model.removeprefix("demo:")
             if not build and beside != (model, component):
                 if eager is not None:
                     eager.close()
-                eager, beside = Racer(model, *where, EAGER, "f32", folder), (model, component)
+                eager, beside = Racer(model, component, EAGER, "f32", folder), (model, component)
                 eager.ask("load")
-            engine = Racer(model, *where, backend, precision, folder)
+            engine = Racer(model, component, backend, precision, folder)
             try:
                 row = engine.ask("build") if eager is None else raced(eager, engine)
             except EOFError:

@@ -22,16 +22,15 @@ Asked = dict[str, Any]
 
 
 @cache
-def model_parts(directory: Path) -> tuple[Part, ...]:
-    """Return the components of the pipeline in a model directory, open in the batch."""
-    import torch
-    from diffusers import DiffusionPipeline
-
+def model_parts(name: str) -> tuple[Part, ...]:
+    """Return the components of a built-in model's pipeline, open in the batch."""
     from diffopt.backends.base import Axis
     from diffopt.backends.component_parts import Workload, component_parts
+    from diffopt.bench.fit import load_emitted
+    from diffopt.bench.models import BUILTINS, describe
+    from diffopt.ir.description import build_module
 
-    pipe = DiffusionPipeline.from_pretrained(directory, torch_dtype=torch.float32)
-    pipe.set_progress_bar_config(disable=True)
+    pipe = load_emitted(build_module(describe(BUILTINS[name])))
     return tuple(component_parts(pipe, Workload(Axis("batch", BATCHES[0], BATCHES[0], BATCHES[-1]))))
 
 
@@ -40,12 +39,10 @@ def versions() -> dict[str, str]:
     return {name: version(name) for name in LIBRARIES}
 
 
-def answer(
-    name: str, directory: Path, component: str, backend: str, precision: str, engines: Path, pipe: Connection
-) -> None:
+def answer(name: str, component: str, backend: str, precision: str, engines: Path, pipe: Connection) -> None:
     """Answer questions until the process is killed: `build`, `load`, `run`, `check`, `flops`, `ceilings`.
 
-    name: of the model, for the engines' keys. component: of `model_parts`; empty to answer `components` alone.
+    name: of a built-in model. component: of `model_parts`; empty to answer `components` alone.
     A backend that cannot do what it is asked answers `failed` and why.
     """
     import torch
@@ -58,7 +55,7 @@ def answer(
     while True:
         asked, found = pipe.recv_bytes().decode(), Asked()
         try:
-            parts = model_parts(directory)
+            parts = model_parts(name)
             if asked == "components":
                 pipe.send_bytes(json.dumps({"components": [part.name for part in parts]}).encode())
                 continue

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 
-from diffopt.backends.aotinductor import export_program
 from diffopt.backends.base import Axis, BackendError, EngineOptions, Part, builder
 from diffopt.backends.torch_tensorrt import TorchTensorRtBuilder, inputs_of, plan_of
 
@@ -72,7 +71,7 @@ def test_inputs_carry_the_ranges_of_what_is_open(package: ModuleType) -> None:
 
 
 def test_a_plan_is_asked_for_whole_and_a_refusal_is_one_line(package: ModuleType) -> None:
-    program = export_program(PART.module, PART)
+    program: Any = PART.module  # the stand-in does not look into it
     assert plan_of(program, PART) == b"plan"
     alone = Part("alone", PART.module, PART.inputs[:1], ("x",), (True,))
     with pytest.raises(BackendError, match=r"^torch-tensorrt cannot compile alone: Not all operators are supported$"):

@@ -46,7 +46,7 @@ def test_the_tables_stand_between_the_marks_of_the_page(tmp_path: Path) -> None:
         write_page(page, found)
         text = page.read_text()
         assert text.startswith(f"before\n{START}1 core, torch 2;")
-        assert text.endswith(f"|\n\n{END}after\n")
+        assert text.endswith(f"|\n{END}after\n")
         assert "old" not in text
 
 
