@@ -169,7 +169,7 @@ def _rows(out: Path) -> dict[str, dict[str, Any]]:
     if not (out / MANIFEST).exists():
         return {}
     manifest = _manifest(out, "give another -o")
-    made = {name: manifest[name] for name in ("backend", "options", "versions") if name in manifest}
+    made: dict[str, Any] = {name: manifest[name] for name in ("backend", "options", "versions") if name in manifest}
     return {str(row["name"]): {**made, **row} for row in manifest["components"]}
 
 
@@ -199,7 +199,7 @@ def _write(
     }
     with locked(out / f".{MANIFEST}.lock"):
         before = {name: row for name, row in _rows(out).items() if name not in damaged}
-        kept = {
+        kept: dict[str, Any] = {
             name: {key: value for key, value in row.items() if own.get(key) != value} for name, row in before.items()
         }
         rows = {**kept, **{row.name: row.to_json() for row in made}}

@@ -127,7 +127,7 @@ class EngineRequests:
             mine = self._negative
             if not self._none_is_zeros:
                 value, mine = value or "", mine or ""
-            return value == mine or value == [mine] * len(prompts)
+            return bool(value == mine or value == [mine] * len(prompts))
         if name == "eta":
             return not value
         expected = self._expected.get(name, None)

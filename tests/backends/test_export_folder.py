@@ -93,7 +93,9 @@ def test_components_that_were_exported_before_stay_in_the_manifest(tmp_path: Pat
 class Copying:
     """A builder whose engines return what they are given; so small that a test can make many."""
 
-    name, packages, capabilities = "copying", (), Capabilities(("f32",))
+    name = "copying"
+    packages: tuple[str, ...] = ()
+    capabilities = Capabilities(("f32",))
 
     def available(self) -> str | None:
         return None

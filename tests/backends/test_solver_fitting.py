@@ -70,7 +70,8 @@ def test_a_trajectory_whose_latents_grow_with_the_noise_is_fitted_in_the_denoise
 
         def __call__(self) -> torch.Tensor:
             self.scheduler.set_timesteps(20)
-            sample = torch.randn(2, 64, generator=torch.Generator().manual_seed(0)) * self.scheduler.init_noise_sigma
+            noise = torch.randn(2, 64, generator=torch.Generator().manual_seed(0))
+            sample: torch.Tensor = noise * self.scheduler.init_noise_sigma
             for step in self.scheduler.timesteps:
                 given = self.scheduler.scale_model_input(sample, step)
                 sample = self.scheduler.step(given.tanh() * 0.9, step, sample, return_dict=False)[0]
