@@ -95,8 +95,7 @@ class Lift:
         inputs, arguments, callbacks = self._arguments()
         if found.get("negative_prompt") == "":
             # Not the same as none: XL has zeros for none, and Flux guides only where one is given.
-            spelling = next(field.argument for field in self.fields if field.name == "negative_prompt")
-            arguments = {**arguments, spelling: ""}
+            arguments = {**arguments, **{f.argument: "" for f in self.fields if f.name == "negative_prompt"}}
         return replace(
             described,
             inputs=inputs,

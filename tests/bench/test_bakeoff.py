@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from diffopt.bench.bakeoff import __main__ as command
 from diffopt.bench.bakeoff.contender import versions
 from diffopt.bench.bakeoff.page import END, START, best, share, table, write_page
-from diffopt.bench.matmul_ceiling import count_flops, matmul_ceilings
+from diffopt.bench.matmul_ceiling import matmul_ceilings
 
 ROW: dict[str, Any] = {
     "model": "demo:shapes", "component": "unet", "backend": "openvino", "precision": "bf16", "ratio": 4.0, "lo": 3.9, "hi": 4.1,
@@ -72,7 +71,7 @@ def test_a_component_is_built_and_raced_and_then_not_again(tmp_path: Path, monke
     rows = json.loads(written)["rows"]
     assert [(row["precision"], row["pairs"] >= 10) for row in rows] == [("f32", True), ("bf16", True)]
     assert max(rows[0]["relative_l2_error"]) < 1e-4
-    assert rows[0]["gflop"] > 0
+    assert 1e-3 < rows[0]["gflop"] < 1
     assert results.stat().st_mtime_ns == before
 
 
@@ -80,8 +79,3 @@ def test_the_ceiling_counts_the_operations_of_a_square_product() -> None:
     ticks = iter(range(100))
     found = matmul_ceilings(repeats=3, size=10, clock=lambda: float(next(ticks)))
     assert found == {"f32": 2000 / 1e9, "bf16": 2000 / 1e9}
-
-
-def test_counts_products_of_a_module() -> None:
-    layer = torch.nn.Linear(4, 8)
-    assert count_flops(lambda: layer(torch.ones(2, 4))) == 2 * 2 * 4 * 8
