@@ -56,10 +56,10 @@ corpus: setup
 	$(BIN)/python -m diffopt.bench.corpus.classes
 	$(BIN)/python -m diffopt.bench.corpus
 
-# Every backend against eager torch, component by component; builds for some minutes, then wants the machine alone.
+# Every backend against eager torch, component by component; builds first, then wants a core alone. Goes on where it was stopped.
 bakeoff: setup
-	$(BIN)/python -m diffopt.bench.bakeoff --build
-	$(BIN)/python -m diffopt.bench.bakeoff
+	OMP_NUM_THREADS=1 $(BIN)/python -m diffopt.bench.bakeoff --build
+	OMP_NUM_THREADS=1 $(BIN)/python -m diffopt.bench.bakeoff
 	$(BIN)/python -m diffopt.bench.bakeoff --page docs/backends.md
 
 # Which denoiser classes of diffusers become engines; goes on where it was stopped.

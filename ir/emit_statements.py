@@ -171,8 +171,8 @@ def _folded_call(module: ModuleOp) -> list[str]:
         f"height={call['height']}",
         f"width={call['width']}",
     ]
-    if negative := call.get("negative_prompt"):
-        given.append(f"negative_prompt={literal(negative)}")
+    if "negative_prompt" in call:
+        given.append(f"negative_prompt={literal(call['negative_prompt'])}")
     return given + _other_arguments(call)
 
 

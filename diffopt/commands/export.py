@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from diffopt.backends.base import Axis
 
 TEXT = "build engines of a pipeline's components, and check them against torch"
-BACKENDS = ("openvino", "onnxruntime", "aotinductor", "tensorrt")
+BACKENDS = ("openvino", "onnxruntime", "aotinductor", "tensorrt", "torch-tensorrt")
 RANGES = {"batch": "pictures a call", "height": "pixels", "width": "pixels", "sequence": "tokens of a prompt"}
 LARGEST = 65_536
 """No dimension of an image or a prompt goes further; engines are checked at the ends of a range."""
