@@ -95,15 +95,9 @@ def refusing(state: Attachment, arguments: Mapping[str, Any]) -> Iterator[None]:
 @contextlib.contextmanager
 def quiet(pipe: Any) -> Iterator[None]:
     """Hide the pipeline's progress bar for a while."""
-    had = pipe.__dict__.get("_progress_bar_config")
-    pipe.set_progress_bar_config(**{**(had or {}), "disable": True})
-    try:
+    had = pipe.__dict__.get("_progress_bar_config") or {}
+    with replaced(pipe, _progress_bar_config={**had, "disable": True}):
         yield
-    finally:
-        if had is None:
-            del pipe.__dict__["_progress_bar_config"]
-        else:
-            pipe.__dict__["_progress_bar_config"] = had
 
 
 def _plain_arguments(state: Attachment) -> dict[str, Any]:
