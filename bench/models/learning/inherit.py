@@ -72,7 +72,7 @@ def _best(score: torch.Tensor, groups: int, count: int) -> torch.Tensor:
     import torch
 
     size = len(score) // groups
-    chosen = [part.topk(count // groups).indices + size * index for index, part in enumerate(score.split(size))]
+    chosen = [part.topk(count // groups).indices + size * index for index, part in enumerate(torch.split(score, size))]
     return torch.cat([part.sort().values for part in chosen])
 
 
