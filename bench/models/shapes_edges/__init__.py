@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from diffopt.bench.models.shapes import Shapes
 
 
@@ -28,6 +26,8 @@ class ShapesEdges(Shapes):
 
     def pictures(self, prompts: Sequence[str]) -> Any:
         """Draw what each prompt says, uint8 [n, 64, 64, 3]; the same picture for the same prompt."""
+        import numpy as np
+
         from diffopt.bench.models.shapes.captions import parse
         from diffopt.bench.models.shapes.drawing import draw
 
