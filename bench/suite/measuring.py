@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from diffopt.bench import device
-from diffopt.bench.environment import allowed, cpus_for
+from diffopt.bench.environment import allowed, cpus_for, needed_to_run
 from diffopt.bench.evaluate import Evaluator, Measured, Outcome, Program
 from diffopt.bench.forkserver import ForkServer
 from diffopt.bench.models import builtin
@@ -168,7 +168,7 @@ def evaluator_of(model: str, baseline: str, folder: Path, protocol: Protocol, se
     prompts = found.prompts(protocol.split, protocol.prompts, protocol.seed)
     search = found.prompts("search" if protocol.split == "heldout" else "calibration", 4, protocol.seed)
     work = Workload(tuple(search), tuple(prompts), protocol.seed, found.height, found.width)
-    return Evaluator(
+    evaluator = Evaluator(
         Program("the baseline", measured_text(baseline)),
         work,
         work=folder,
@@ -180,6 +180,9 @@ def evaluator_of(model: str, baseline: str, folder: Path, protocol: Protocol, se
         threads=protocol.threads,
         server=server,
     )
+    # An answer is anybody's code, and what it read could be told by its images.
+    evaluator.place.readable = needed_to_run(found.directory)
+    return evaluator
 
 
 def measured(evaluator: Evaluator, job: Job, protocol: Protocol) -> dict[str, Any]:

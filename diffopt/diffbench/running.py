@@ -14,6 +14,7 @@ from typing import Any
 from diffopt.bench import device
 from diffopt.bench.forkserver import ForkServer
 from diffopt.bench.suite.choosing import Record, winners
+from diffopt.bench.suite.families import FAMILIES
 from diffopt.bench.suite.measuring import Protocol, fork_server
 from diffopt.bench.suite.meter import Meter, OutOfTime
 from diffopt.bench.suite.results import text_hash
@@ -51,7 +52,7 @@ def baselines_of(seed: int, count: int | None = None) -> list[Baseline]:
     tasks = Counter(Baseline(task.family, task.sampler, task.steps) for task in aimed(seed))
     ranked = [found for found, _ in sorted(tasks.items(), key=lambda item: (-item[1], str(item[0])))]
     turn = {found: sum(other.family == found.family for other in ranked[:at]) for at, found in enumerate(ranked)}
-    families = list(dict.fromkeys(found.family for found in ranked))
+    families = list(FAMILIES)
     return sorted(ranked, key=lambda found: (turn[found], families.index(found.family)))[:count]
 
 
