@@ -17,7 +17,7 @@ from diffopt.bench.suite.arms.rules import answer, baseline
 from diffopt.bench.suite.families import FAMILIES
 from diffopt.bench.suite.harness import measured_text
 from diffopt.bench.suite.measured_gates import absolute_gate, relative_gate
-from diffopt.bench.suite.measuring import Protocol, _evaluator, adherence
+from diffopt.bench.suite.measuring import Protocol, adherence, evaluator_of
 from diffopt.bench.suite.static_gate import static_gate, strict_gate
 from diffopt.bench.suite.writing import plain_script
 from diffopt.bench.workload import Workload
@@ -235,7 +235,7 @@ def load"""
 
 def test_answers_read_the_libraries_and_their_model_alone(tmp_path: Path) -> None:
     server = ForkServer(tmp_path, environment={})
-    evaluator = _evaluator("demo:shapes", PLAIN, tmp_path, Protocol(), server)
+    evaluator = evaluator_of("demo:shapes", PLAIN, tmp_path, Protocol(), server)
     shapes = builtin("demo:shapes")
     assert shapes is not None
     assert set(evaluator.place.readable) == set(needed_to_run(shapes.directory))
