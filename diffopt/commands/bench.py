@@ -207,13 +207,10 @@ def _submit(options: argparse.Namespace) -> int:
     except (KeyError, TypeError, ValueError, IndexError):
         raise DiffoptError("its protocol cannot be read", str(path)) from None
     seed = secrets.randbits(64) if options.sample_seed is None else options.sample_seed
-    with _folder() as work:
+    with scratch("diffopt-bench-") as work:
         found = check(
             results, work=work, sample=options.sample, seed=seed, protocol=protocol, targets=targets, listen=_say
         )
-=======
-    with scratch("diffopt-bench-") as work:
-        found = check(results, work=work, sample=options.sample, seed=seed, protocol=protocol, listen=_say)
     if found.accepted and options.board:
         add_to_board(Path(options.board), path, judged_again(results, targets)[1], found.measured_again)
     if options.json:

@@ -53,7 +53,7 @@ class FakeMeter(Meter):
             0.0,
             0.0,
             (),
-            "changed",
+            tier,
         )
         return {"outcome": outcome.to_json(), "adherence": {"baseline": [1.0] * 4, "candidate": [shown] * 4}}
 
