@@ -118,7 +118,7 @@ def _steps(desks: Sequence[_Desk], terms: Terms) -> Iterator[Callable[[], None]]
         for desk in desks:
             for name in terms.arms:
                 yield lambda desk=desk, name=name, budget=budget: desk.search(ARMS[name], budget)  # type: ignore[misc]
-            yield desk.judge
+                yield desk.judge
 
 
 class _Found:
