@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import secrets
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,6 +74,7 @@ def _tasks(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from diffopt.bench.disk import scratch
     from diffopt.bench.suite.results import write_results
     from diffopt.bench.suite.running import ARMS, chosen, folder_arm, run_tasks
     from diffopt.bench.suite.store import MeasurementStore
@@ -93,7 +91,7 @@ def _run(options: argparse.Namespace) -> int:
         arm = _direct_arm(options, output) if options.arm == DIRECT else ARMS[options.arm]
     store = MeasurementStore(Path(options.store) if options.store else output.with_name(f"{output.name}.store"))
     seconds = 0.0 if options.static else None if options.minutes is None else 60 * options.minutes
-    with _folder() as work:
+    with scratch("diffopt-bench-") as work:
         results = run_tasks(
             asked, arm, options.arm, store,
             protocol=_protocol(options), work=work, seed=options.seed, seconds=seconds, listen=_say,
@@ -146,6 +144,7 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _submit(options: argparse.Namespace) -> int:
+    from diffopt.bench.disk import scratch
     from diffopt.bench.suite.board import add_to_board
     from diffopt.bench.suite.measuring import Protocol
     from diffopt.bench.suite.results import read_results
@@ -165,7 +164,7 @@ def _submit(options: argparse.Namespace) -> int:
     except (KeyError, TypeError, ValueError, IndexError):
         raise DiffoptError("its protocol cannot be read", str(path)) from None
     seed = secrets.randbits(64) if options.sample_seed is None else options.sample_seed
-    with _folder() as work:
+    with scratch("diffopt-bench-") as work:
         found = check(results, work=work, sample=options.sample, seed=seed, protocol=protocol, listen=_say)
     if found.accepted and options.board:
         add_to_board(Path(options.board), path, judged_again(results)[1], found.measured_again)
@@ -223,12 +222,6 @@ def _check_machine(options: argparse.Namespace) -> None:
     check_target(options.target)
     if options.threads is not None and options.threads < 1:
         raise DiffoptError("must be at least 1", where="--threads")
-
-
-@contextlib.contextmanager
-def _folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="diffopt-bench-") as scratch:
-        yield Path(scratch)
 
 
 def _say(text: str) -> None:
