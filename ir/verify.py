@@ -231,7 +231,7 @@ def _plan_is_plain(module: ModuleOp) -> Iterator[tuple[str, str]]:
     found = loops(module)
     windowed = any(len({loop.guide is None for loop in stage}) > 1 for stage in stages(module))
     cached = any(predict.full_steps is not None for loop in found for predict in loop.predicts)
-    why = only_plain(module, distilled=not windowed) if windowed or cached else ""
+    why = only_plain(module, distilled=not windowed, controls=True) if windowed or cached else ""
     if why:
         yield f"{why}: no plan over its steps can be followed yet", "diffusion.denoise"
 

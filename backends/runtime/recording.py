@@ -101,7 +101,7 @@ def quiet(pipe: Any) -> Iterator[None]:
 
 
 def _plain_arguments(state: Attachment) -> dict[str, Any]:
-    chosen = {"prompt": "a", "num_inference_steps": 1, "output_type": "pt"}
+    chosen: dict[str, Any] = {"prompt": "a", "class_labels": [0], "num_inference_steps": 1, "output_type": "pt"}
     return {name: value for name, value in chosen.items() if name in state.parameters}
 
 
