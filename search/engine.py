@@ -42,8 +42,7 @@ class Settings:
             those from outside, only until there is one.
         population: programs that parents are drawn from.
         offspring: new programs the surrogate compares for one measurement, in each round.
-        rounds: how often, at most, the best of them become parents of others, before one is measured.
-        patience: rounds in a row that bring nothing better, after which no other follows.
+        rounds: how often the best of them become parents of others, before one is measured.
         scattered: programs written from nothing, of which the least like any known is measured, while there is no
             surrogate.
         exploration: share of candidates taken at random in spite of the surrogate.
@@ -56,8 +55,7 @@ class Settings:
     opening: int = 8
     population: int = 12
     offspring: int = 20
-    rounds: int = 8
-    patience: int = 2
+    rounds: int = 6
     scattered: int = 20
     exploration: float = 0.0
     levels: tuple[Level, ...] = LEVELS
@@ -250,17 +248,13 @@ class Engine:
         pending = surrogate.predict(flying)[0] if flying else None
         pool: list[_Choice] = []
         made: Sequence[_Choice] = [*waiting, *self._offspring(parents, seen, rng, self._settings.offspring)]
-        idle = 0
         for left in reversed(range(self._settings.rounds)):
-            before = pool[:1]
             pool = sorted(
                 [*pool, *self._weighed(surrogate, history, made, pending)], key=lambda choice: choice.rank, reverse=True
             )
-            idle = idle + 1 if pool[:1] == before else 0
-            if not left or idle == self._settings.patience:
-                break
-            best, known = [c.steps for c in pool[: self._settings.population]], seen | {c.legal.key for c in pool}
-            made = self._offspring(best, known, rng, self._settings.offspring)
+            if left:
+                best, known = [c.steps for c in pool[: self._settings.population]], seen | {c.legal.key for c in pool}
+                made = self._offspring(best, known, rng, self._settings.offspring)
         return pool[0] if pool else None
 
     def _weighed(

@@ -14,11 +14,8 @@ from diffopt.search.design import Array, Part, Rows
 NATURAL = 10 / math.log(10)
 """Decibels in one unit of the natural logarithm of an energy."""
 
-AMPLITUDES = (0.005, 0.02, 0.1, 0.4, 4.0)
+AMPLITUDES = (0.1, 0.4, 4.0)
 """Variance of what the formula misses, relative to that of a part's effect."""
-
-USUAL_AMPLITUDE, UNSURE_AMPLITUDE = 0.15, 0.8
-"""Which of them is expected before anything is measured, and how unsure its logarithm is."""
 
 NOISES = (0.001, 0.01, 0.05)
 """Variance of a measurement, relative to the same."""
@@ -193,21 +190,16 @@ class Flat:
 
 
 def fit_head(formula: Formula, rows: Rows, target: Array, parts: Sequence[Part]) -> Head:
-    """Fit by Gauss-Newton, with the strengths of noise and of what is missed that are likeliest after measuring.
-
-    Likeliest by the measurements alone, few of them would be explained too well, and the model too sure of itself.
-    """
+    """Fit by Gauss-Newton, with the strengths of noise and of what is missed that make the measurements likeliest."""
     best: Head | None = None
-    most = -math.inf
     kernel, prior = _kernel(rows, rows), formula.prior(rows, parts)
     theta = prior[0]
     for noise in NOISES:
         for amplitude in AMPLITUDES:
             found = _fitted(formula, rows, target, kernel, amplitude, noise, prior, theta)
             theta = found.theta
-            likely = found.evidence - 0.5 * (math.log(amplitude / USUAL_AMPLITUDE) / UNSURE_AMPLITUDE) ** 2
-            if best is None or likely > most:
-                best, most = found, likely
+            if best is None or found.evidence > best.evidence:
+                best = found
     assert best is not None
     return best
 
