@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from xdsl.dialects.builtin import ModuleOp
 
 from diffopt.bench.outcome import Failed, Fidelity, Latency, Measured, Memory, Outcome
-from diffopt.passes.base import Refusal
+from diffopt.passes.base import DiffusionPass, Refusal
 from diffopt.passes.pipeline import Trace
 from diffopt.search.facts import SHALLOW, WORK, trace_facts
 from diffopt.search.goals import PSNR_CEILING_DB
@@ -27,7 +27,7 @@ from diffopt.search.study.imagined import BEFORE, EXCLUDED, GRID, INSTANCES, ORD
 Numbers: TypeAlias = NDArray[np.float64]
 Options: TypeAlias = Mapping[str, Mapping[str, NDArray[np.generic]]]
 
-_TEXTS = {step: str(Trace((step,))) for steps in INSTANCES.values() for step in steps}
+_TEXTS: dict[DiffusionPass, str] = {step: str(Trace((step,))) for steps in INSTANCES.values() for step in steps}
 
 NOISE_LATENCY, NOISE_PSNR = 0.03, 0.2
 """Standard deviations of a measurement: relative, and in dB."""
