@@ -51,10 +51,11 @@ _FORGED_DB, _SECOND_LOOK = 1.0, 16
 
 @dataclass(frozen=True)
 class Program:
-    """An emitted pipeline: a name for people, and the text of its pipeline.py."""
+    """An emitted pipeline: a name for people, the text of its pipeline.py, and who forks its workers if not the run's server."""
 
     name: str
     pipeline_py: str
+    server: ForkServer | None = None
 
     @property
     def hash(self) -> str:
@@ -291,7 +292,7 @@ class Evaluator:
         baseline, draw = self._baseline(), self.workload.draws(split, self._secret)
         warm_up(candidate, draw, fewest=3)
         warm_up(baseline, draw, fewest=1)
-        idle = IdleWatch(candidate.resident.members, lambda: self._server.pid)
+        idle = IdleWatch(candidate.resident.members, candidate.resident.reaper)
         raced = race(
             idle.during(baseline), candidate, draw,
             rng=self._rng, timing=timing, usual_s=median(self._usual_s) if self._usual_s else None,
@@ -381,7 +382,7 @@ class Evaluator:
     def _spawn(self, program: Program, folder: Path) -> Contestant:
         own = make_folder(self._work / "candidates" / program.hash)
         resident = Resident(
-            self._server, program.name, folder,
+            program.server or self._server, program.name, folder,
             environment=worker_environment(folder, self._engines), memory_limit=self.memory_limit,
             disk_limit=self.disk_limit or free_bytes(own) * 8 // 10,
             confinement=worker_confinement(
@@ -389,8 +390,7 @@ class Evaluator:
                 walls=self.walls, readable=("/",) if program is self.baseline else self.readable,
             ),
         )  # fmt: skip
-        usual_s = median(self._usual_s) if self._usual_s else 0.0
-        return Contestant(resident, self.workload, timeout_s=self.timeout_s, usual_s=usual_s)
+        return Contestant(resident, self.workload, timeout_s=self.timeout_s, usual_s=median(self._usual_s or [0.0]))
 
     def _load(self, contestant: Contestant, program: Program) -> None:
         self._progress("load", 0, 1)
