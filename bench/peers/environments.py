@@ -26,16 +26,45 @@ class Environment:
     told: tuple[str, ...]
 
 
+# Versions are those that a resolver (uv) found with only the peer given: pip alone looks for them for longer than it takes to
+# install them.
 ENVIRONMENTS = {
     "deepcache": Environment((*_STACK, "DeepCache==0.1.1"), ("DeepCache",)),
     "tomesd": Environment((*_STACK, "tomesd==0.1.3"), ("tomesd",)),
     "cache-dit": Environment((*_STACK, "cache-dit==1.5.3"), ("cache-dit",)),
-    "pruna": Environment(("torch==2.13.0", "pruna==0.3.4"), ("pruna", "torchao", "torchvision")),
+    "pruna": Environment(
+        (
+            "torch==2.13.0",
+            "torchvision==0.28.0",
+            "pruna==0.3.4",
+            "diffusers==0.42.1",
+            "transformers==5.16.1",
+            "torchao==0.16.0",
+        ),
+        ("pruna", "torchao", "torchvision"),
+    ),
     "optimum-intel": Environment(
-        ("torch==2.13.0", "optimum-intel[openvino,diffusers]==2.2.0"), ("optimum-intel", "optimum", "openvino", "nncf")
+        (
+            "torch==2.13.0",
+            "torchvision==0.28.0",
+            "optimum-intel[openvino,diffusers]==2.2.0",
+            "optimum==2.3.0",
+            "diffusers==0.39.0",
+            "transformers==5.5.4",
+            "openvino==2026.4.1",
+        ),
+        ("optimum-intel", "optimum", "openvino", "nncf"),
     ),
     "olive": Environment(
-        ("torch==2.13.0", "olive-ai==0.13.0", "diffusers", "transformers", "accelerate", "onnxruntime", "onnxscript"),
+        (
+            "torch==2.13.0",
+            "olive-ai==0.13.0",
+            "diffusers==0.42.1",
+            "transformers",
+            "accelerate",
+            "onnxruntime",
+            "onnxscript",
+        ),
         ("olive-ai", "onnxruntime", "onnx"),
     ),
 }

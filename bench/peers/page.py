@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from diffopt.bench.outcome import Measured, outcome_from_json
 from diffopt.bench.peers.levels import LEVELS, ROW, measured
+from diffopt.bench.peers.measuring import HELDOUT_PROMPTS, SEARCH_PROMPTS
 from diffopt.bench.peers.peer import Peer
 
 INTRODUCTION = """# diffopt beside other tools
@@ -31,31 +32,52 @@ and faster than the best by hand at every level but the first, which is shown fo
 
 def page(found: Mapping[str, Any], peers: Iterable[Peer]) -> str:
     """Return the page as Markdown."""
-    counts = {"search": 16, "heldout": 64}
-    lines = [INTRODUCTION.format(**counts), *_machine(found)]
+    peers = tuple(peers)
+    lines = [INTRODUCTION.format(search=SEARCH_PROMPTS, heldout=HELDOUT_PROMPTS), _machine(found)]
     for model, results in found["models"].items():
-        lines += ["", f"## {model}", "", *_levels(results), "", *_all(results), "", *_failed(results)]
+        missing = _missing(model, results, peers)
+        parts = (_levels(results), _noise(results), _all(results), _failed(results), missing)
+        lines += ["", f"## {model}", *(line for part in parts if part for line in ("", *part))]
     lines += ["", "## Peers", "", *_sources(peers, found.get("versions", {}))]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _machine(found: Mapping[str, Any]) -> list[str]:
-    environment = found["environment"]
-    threads = found.get("threads")
-    cores = "all cores" if threads is None else f"{threads} core" + "s" * (threads != 1)
-    described = ", ".join(f"{name}: {value}" for name, value in _plain(environment) if name != "devices")
-    return [f"Measured on {cores}. Machine: {_device(environment)}; {described}."]
+def _machine(found: Mapping[str, Any]) -> str:
+    environment, threads = found["environment"], found.get("threads")
+    cores = "all its cores" if threads is None else f"{threads} core" + "s" * (threads != 1)
+    memory = float(environment.get("memory_bytes", 0)) / 2**30
+    return (
+        f"Machine: {environment.get('cpu', 'unknown')}, {memory:.0f} GiB, {environment.get('system', '')}, "
+        f"Python {environment.get('python', '')}; every program had {cores}. Raw samples are in `bench/results/peers-cpu.json`."
+    )
 
 
-def _plain(environment: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    for name, value in environment.items():
-        if isinstance(value, str | int | float):
-            yield name, value
+def _noise(results: Mapping[str, Any]) -> list[str]:
+    """Say what the machine can tell apart, and how busy it was."""
+    lines = []
+    if "self_test" in results:
+        noise = results["self_test"]
+        lines.append(f"Plain diffusers against itself: {noise['ratio']:.3g} [{noise['lo']:.3g}, {noise['hi']:.3g}].")
+    rows = [*results.get("screen", {}).values(), *results.get("finals", {}).values()]
+    rows += [race for races in results.get("direct", {}).values() for race in races.values()]
+    loads = [row["outcome"]["latency"]["load_average"] for row in rows if "latency" in row["outcome"]]
+    if loads:
+        lines.append(
+            f"Load average of the machine while rows were measured: {min(loads):.1f} to {max(loads):.1f}; with others' work "
+            "beside, intervals are wide, and times are not told for that reason."
+        )
+    return lines
 
 
-def _device(environment: Mapping[str, Any]) -> str:
-    devices = environment.get("devices") or [{}]
-    return str(devices[0].get("name", "unknown"))
+def _missing(model: str, results: Mapping[str, Any], peers: Iterable[Peer]) -> list[str]:
+    known = results.get("screen", {})
+    left = {
+        peer.name: [arm for arm in peer.arms if f"{peer.name}: {arm}" not in known]
+        for peer in peers
+        if not peer.models or model in peer.models
+    }
+    told = "; ".join(f"{name} ({' / '.join(arms)})" for name, arms in left.items() if arms)
+    return [f"Not measured yet (`make peers` goes on): {told}."] if told else []
 
 
 def _levels(results: Mapping[str, Any]) -> list[str]:

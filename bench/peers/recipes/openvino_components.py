@@ -41,7 +41,7 @@ def load(
     pipe = plain(model)
     made = Called(pipe, with_steps(pipe, call, steps, solver, spacing))
     name, words = denoiser_name(pipe), _words(pipe)
-    latents = torch.randn(2, 4, call["height"] // 8, call["width"] // 8)
+    latents = torch.randn(2, 4, *(call[side] // pipe.vae_scale_factor for side in ("height", "width")))
     time = torch.tensor([500, 500])
     width = pipe.text_encoder.config.d_model if name == "transformer" else pipe.text_encoder.config.hidden_size
     state = torch.randn(2, words, width)

@@ -16,7 +16,7 @@ from diffopt.bench.peers.peer import Peer
 PEER = Peer(
     name="OpenVINO 2026.4.1, one graph",
     kind="by hand",
-    source="this file",
+    source="bench/peers/recipes/openvino_whole.py",
     licence="Apache-2.0",
     arms={
         **{f"bf16, DEIS trailing, {steps} steps": {"steps": steps, "solver": "deis", "spacing": "trailing"}
@@ -40,7 +40,7 @@ def load(model: str, device: str, engines: Any, *, call: dict[str, Any], steps: 
     graph = _graph(pipe, call)
     text = f"{model} {sorted(call.items())} {solver} {spacing}"
     path = Path(engines) / f"one-graph-{hashlib.sha256(text.encode()).hexdigest()[:16]}.xml"
-    noise = torch.randn(1, 4, call["height"] // 8, call["width"] // 8)
+    noise = torch.randn(1, 4, *(call[side] // pipe.vae_scale_factor for side in ("height", "width")))
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         tokens = _tokens(pipe, "a red circle")

@@ -38,6 +38,9 @@ def load(
     solver: str = "",
 ) -> Any:
     """Return the pipeline, smashed."""
+    import os
+
+    os.environ["PRUNA_METRICS_ENABLED"] = "false"  # its import begins to report calls over the network
     _forgive_torchvision()
     from pruna import SmashConfig, smash
 
