@@ -5,9 +5,9 @@ BIN := $(VENV)/bin
 PIP_FLAGS ?= --quiet --disable-pip-version-check
 STAMP := $(VENV)/.diffopt-installed
 # One process a core, each with one thread: OpenMP threads of two processes would wait for one another.
-TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
+TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: peers bakeoff diffbench coverage test-tensorrt demo test test-quick test-gpu pairs pages check format lint types layers clean distclean setup train corpus
+.PHONY: peers bakeoff diffbench coverage test-tensorrt demo test test-quick test-thorough test-gpu pairs pages check format lint types layers clean distclean setup train corpus
 
 demo: setup
 	$(BIN)/diffopt compile demo:shapes -o out/shapes --force --budget 80s --seed 0 --fit-solver 2,3,5
@@ -18,6 +18,10 @@ test: setup
 
 test-quick: setup
 	$(TESTS) -m "not gpu and not slow"
+
+# Every law on more examples: for what changes a law, or before a release.
+test-thorough: setup
+	$(TESTS) -m "not gpu" --thorough
 
 test-gpu: setup
 	$(BIN)/python -m pytest -q -m gpu
@@ -52,10 +56,10 @@ corpus: setup
 	$(BIN)/python -m diffopt.bench.corpus.classes
 	$(BIN)/python -m diffopt.bench.corpus
 
-# Every backend against eager torch, component by component; builds for some minutes, then wants the machine alone.
+# Every backend against eager torch, component by component; builds first, then wants a core alone. Goes on where it was stopped.
 bakeoff: setup
-	$(BIN)/python -m diffopt.bench.bakeoff --build
-	$(BIN)/python -m diffopt.bench.bakeoff
+	OMP_NUM_THREADS=1 $(BIN)/python -m diffopt.bench.bakeoff --build
+	OMP_NUM_THREADS=1 $(BIN)/python -m diffopt.bench.bakeoff
 	$(BIN)/python -m diffopt.bench.bakeoff --page docs/backends.md
 
 # Which denoiser classes of diffusers become engines; goes on where it was stopped.

@@ -84,7 +84,7 @@ def _compile(part: Part, folder: Path, options: EngineOptions) -> None:
 
     if part.inputs[0].device.type == "cpu" and not (shutil.which("g++") or shutil.which("clang++")):
         raise BackendError("aotinductor finds no C++ compiler", "install g++, which only building needs")
-    module = _lowered(part.module, LOWER[options.precision]) if options.precision in LOWER else part.module
+    module = lowered(part.module, LOWER[options.precision]) if options.precision in LOWER else part.module
     with torch.no_grad(), _quiet():
         try:
             exported = export_program(module, part)
@@ -131,7 +131,7 @@ def _variadic(module: torch.nn.Module) -> bool:
     return inspect.Parameter.VAR_POSITIONAL in kinds
 
 
-def _lowered(module: torch.nn.Module, precision: str) -> torch.nn.Module:
+def lowered(module: torch.nn.Module, precision: str) -> torch.nn.Module:
     """Return a copy of a module that computes in fewer bits, and takes and returns what it did before."""
     import torch
 

@@ -172,6 +172,7 @@ BUILDERS: Mapping[str, tuple[str, str]] = {
     "onnxruntime": ("diffopt.backends.onnxruntime", "OnnxRuntimeBuilder"),
     "aotinductor": ("diffopt.backends.aotinductor", "AotInductorBuilder"),
     "tensorrt": ("diffopt.backends.tensorrt", "TensorRtBuilder"),
+    "torch-tensorrt": ("diffopt.backends.torch_tensorrt", "TorchTensorRtBuilder"),
 }
 """Module and class of each builder, by the name that passes and emitted code use."""
 

@@ -75,27 +75,33 @@ def _building(engines: Path, name: str) -> Iterator[None]:
     The lock ends with its holder, however that ends.
     """
     engines.mkdir(parents=True, exist_ok=True)
-    path = engines / f".{name}.lock"
-    with _locked(path):
+    with locked(engines / f".{name}.lock"):
         for left in engines.glob(f".{name}.*"):
             if left.is_dir():
                 shutil.rmtree(left, ignore_errors=True)
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
+        yield
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock of a file that its last holder takes away: who waited on one that is gone asks for the new one."""
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a file, and take it away at the end: who waited on one that is gone asks for the new one."""
     while True:
         with path.open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            with contextlib.suppress(FileNotFoundError):
-                if os.fstat(file.fileno()).st_ino == path.stat().st_ino:
-                    yield
-                    return
+            if not _is_at(file.fileno(), path):
+                continue
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+            return
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.fstat(descriptor).st_ino == path.stat().st_ino
+    except FileNotFoundError:
+        return False
 
 
 def store_engine(folder: Path, key: EngineKey, build: Callable[[Path], Mapping[str, JSON]], *, replace: bool) -> bool:

@@ -47,7 +47,8 @@ def export_parts(
 ) -> list[Exported]:
     """Build an engine of each part below `out`, and write the manifest; engines that are there already are kept.
 
-    So are the rows of other components that were exported there before, each with the backend that it was made by.
+    So are the rows of other components that were exported there before, or are meanwhile by another process, each with the
+    backend that it was made by.
 
     about: of the pipeline, for the manifest. say: gets a line before each build.
     Raises BackendError for the first part that cannot be built; engines before it stay, with their manifest.
@@ -56,7 +57,7 @@ def export_parts(
 
     check_place(out)
     out.mkdir(parents=True, exist_ok=True)
-    before = _rows(out)
+    damaged = _damaged(out)
     made: list[Exported] = []
     for part in parts:
         say(part.name)
@@ -67,7 +68,7 @@ def export_parts(
 
         built = store_engine(folder, key_of(part), build, replace=replace)
         made.append(_described(part, chosen, options, folder, built))
-        _write(out, chosen, options, about, before, made)
+        _write(out, chosen, options, about, damaged, made)
     return made
 
 
@@ -164,15 +165,19 @@ def _described(part: Part, chosen: Builder, options: EngineOptions, folder: Path
 
 
 def _rows(out: Path) -> dict[str, dict[str, Any]]:
-    """Return the components of a folder's manifest whose engines are still there, each with how it was made."""
-    from diffopt.backends.engine_store import check_engine
-
+    """Return the components of a folder's manifest, each with how it was made."""
     if not (out / MANIFEST).exists():
         return {}
     manifest = _manifest(out, "give another -o")
-    made = {name: manifest[name] for name in ("backend", "options", "versions") if name in manifest}
-    rows = {str(row["name"]): {**made, **row} for row in manifest["components"]}
-    return {name: row for name, row in rows.items() if check_engine(out / name) is None}
+    made: dict[str, Any] = {name: manifest[name] for name in ("backend", "options", "versions") if name in manifest}
+    return {str(row["name"]): {**made, **row} for row in manifest["components"]}
+
+
+def _damaged(out: Path) -> set[str]:
+    """Return the components of a folder's manifest whose engines are no longer there, or no longer whole."""
+    from diffopt.backends.engine_store import check_engine
+
+    return {name for name in _rows(out) if check_engine(out / name) is not None}
 
 
 def _write(
@@ -180,18 +185,25 @@ def _write(
     chosen: Builder,
     options: EngineOptions,
     about: Mapping[str, JSON],
-    before: Mapping[str, Mapping[str, Any]],
+    damaged: set[str],
     made: Sequence[Exported],
 ) -> None:
+    """Write the manifest with what is made, beside what stands there by now: another process may write there too."""
+    from diffopt.backends.engine_store import locked
+
     packages = ("torch", "diffusers", "transformers", *chosen.packages)
     own: dict[str, Any] = {
         "backend": chosen.name,
         "options": options.to_json(),
         "versions": {name: importlib.metadata.version(name) for name in dict.fromkeys(packages)},
     }
-    kept = {name: {key: value for key, value in row.items() if own.get(key) != value} for name, row in before.items()}
-    rows = {**kept, **{row.name: row.to_json() for row in made}}
-    manifest = {"format": FORMAT, **own, **about, "components": list(rows.values())}
-    draft = out / f".{MANIFEST}.draft"
-    draft.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-    draft.replace(out / MANIFEST)
+    with locked(out / f".{MANIFEST}.lock"):
+        before = {name: row for name, row in _rows(out).items() if name not in damaged}
+        kept: dict[str, Any] = {
+            name: {key: value for key, value in row.items() if own.get(key) != value} for name, row in before.items()
+        }
+        rows = {**kept, **{row.name: row.to_json() for row in made}}
+        manifest = {"format": FORMAT, **own, **about, "components": list(rows.values())}
+        draft = out / f".{MANIFEST}.draft"
+        draft.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+        draft.replace(out / MANIFEST)

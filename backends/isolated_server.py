@@ -22,6 +22,8 @@ def main() -> None:
 
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 3
+    # Left alone it binds a thread to each physical core, whatever this process may use.
+    settings.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", "0")) or len(os.sched_getaffinity(0))
     session = onnxruntime.InferenceSession(sys.argv[1], settings, providers=sys.argv[2].split(","))
     names = [value.name for value in session.get_inputs()]
     _answer({"ready": onnxruntime.__version__, "providers": session.get_providers()})

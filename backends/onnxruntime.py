@@ -71,6 +71,7 @@ class OnnxRuntimeEngine:
 
     def __init__(self, path: Path, provider: str = "cpu") -> None:
         import onnxruntime
+        import torch
 
         wanted = PROVIDERS[provider]
         if wanted[0] not in onnxruntime.get_available_providers():
@@ -78,6 +79,9 @@ class OnnxRuntimeEngine:
         settings = onnxruntime.SessionOptions()
         settings.use_deterministic_compute = True
         settings.log_severity_level = 3
+        # Left alone it takes a thread a physical core and binds each to one, whatever the process may use: a call then
+        # waits for cores that are another's.
+        settings.intra_op_num_threads = torch.get_num_threads()
         self._session = onnxruntime.InferenceSession(str(path), settings, providers=list(wanted))
         self._names = [value.name for value in self._session.get_inputs()]
         self._outputs = [value.name for value in self._session.get_outputs()]

@@ -15,6 +15,8 @@ from diffopt.backends.runtime.replaced import replaced
 Run = Callable[[], object]
 RIDGE = 1e-9
 """Added to the squares' diagonal, relative to it: two latents in a row are nearly alike."""
+SCALED = ("EulerDiscreteScheduler",)
+"""Schedulers whose latents are scaled for the denoiser; where the last step ends, no noise and so no scale is left."""
 STRIDES = (5, 2, 1)
 """By how many of the traced steps a timestep is moved, in turn."""
 
@@ -40,23 +42,39 @@ class Trajectory:
 
 
 def trace_trajectory(pipe: Any, run: Run) -> Trajectory:
-    """Return the trajectory of one request. Raises BackendError if the scheduler rescales its latents."""
-    if any(name in type(pipe.scheduler).__name__ for name in ("EulerDiscrete", "EulerAncestral", "Heun")) and not (
-        "FlowMatch" in type(pipe.scheduler).__name__
-    ):
-        raise BackendError("trace a run of DDIM or DPM-Solver, whose latents are not rescaled")
+    """Return the trajectory of one request, in the scale of latents that the denoiser is given.
+
+    Raises BackendError if the scheduler draws noise in its steps, asks twice a step, or keeps its latents in a scale of its own.
+    """
+    scheduler = pipe.scheduler
+    if why := _untraceable(type(scheduler).__name__):
+        raise BackendError(
+            f"the steps of {type(scheduler).__name__} cannot be fitted to: {why}", "take another scheduler"
+        )
+    # Euler's latents grow with the noise, and are scaled where the denoiser reads them.
+    scaled = scheduler.scale_model_input if type(scheduler).__name__ in SCALED else lambda sample, timestep: sample
     times, latents = list[float](), list[torch.Tensor]()
-    original = pipe.scheduler.step
+    original = scheduler.step
 
     def step(output: torch.Tensor, timestep: Any, sample: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        before = scaled(sample, timestep).detach().float()
         found = original(output, timestep, sample, *args, **kwargs)
         times.append(float(timestep))
-        latents[-1:] = [sample.detach().float(), (found[0] if isinstance(found, tuple) else found.prev_sample).detach()]
+        latents[-1:] = [before, (found[0] if isinstance(found, tuple) else found.prev_sample).detach()]
         return found
 
     with replaced(pipe.scheduler, step=step), torch.no_grad():
         run()
     return Trajectory(tuple(times), tuple(latents))
+
+
+def _untraceable(name: str) -> str:
+    """Return why the latents of such a scheduler are no trajectory to fit to; empty where they are."""
+    if "Ancestral" in name or "SDE" in name or name in ("DDPMScheduler", "TCDScheduler", "LCMScheduler"):
+        return "each draws noise"
+    if "Heun" in name or "KDPM2" in name:
+        return "they ask the denoiser twice"
+    return "their latents have a scale of their own" if name.startswith(("EDM", "LMS")) else ""
 
 
 def fit_weights(pipe: Any, run: Run, traced: Trajectory, places: Sequence[int], reach: int = 3) -> Fitted:

@@ -70,7 +70,7 @@ class TensorRtBuilder:
         profiles = [{name: _range(shapes) for name, shapes in profile.items()} for profile in wanted["profiles"]]
         started = time.perf_counter()
         build_plan(PlanRequest(folder / MODEL, profiles, refit=wanted["refit"]), folder / PLAN)
-        return {"plan_s": round(time.perf_counter() - started, 3), **_machine()}
+        return {"plan_s": round(time.perf_counter() - started, 3), **machine()}
 
     def build_program(self, program: Program, folder: Path, options: EngineOptions) -> dict[str, JSON]:
         from diffopt.backends.onnx_program import compose
@@ -175,7 +175,8 @@ def _range(shapes: list[list[int]]) -> Range:
     return least, usual, most
 
 
-def _machine() -> dict[str, JSON]:
+def machine() -> dict[str, JSON]:
+    """Return what a plan is bound to: TensorRT's version, and the GPU and its compute capability."""
     import torch
 
     from diffopt.backends.tensorrt_api import version
@@ -190,7 +191,7 @@ def _refuse_other_machine(folder: Path) -> None:
 
     if not (folder / PLAN).exists():
         raise BackendError(f"{folder.name} is prepared, but not built", "diffopt export --finish builds it on the GPU")
-    facts, here = read_manifest(folder)["facts"], _machine()
+    facts, here = read_manifest(folder)["facts"], machine()
     for name in ("tensorrt", "compute_capability"):
         if facts.get(name) != here[name]:
             raise BackendError(

@@ -8,12 +8,15 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from diffopt.bench.bakeoff.page import best as fastest_engines
 from diffopt.bench.device import environment
 from diffopt.bench.evaluate import Evaluator, Measured
 from diffopt.bench.studies.solvers import RESULTS, best
+from diffopt.passes.compilation.export import Backend, Precision
 from diffopt.passes.pipeline import Trace, applied
 from diffopt.session import model_directory, model_hash, program, workload_for
 from diffopt.sources import lift
@@ -24,6 +27,7 @@ CACHED = "cache-features{interval=3}"
 ARMS = {
     "components in f32, steps kept": "export{scope=components precision=f32}",
     "components in bf16, steps kept": "export{scope=components precision=bf16}",
+    "components by onnxruntime, steps kept": "export{backend=onnxruntime scope=components}",
     "one engine, steps kept": WHOLE,
     "one engine with cached steps, steps kept": f"{CACHED},{WHOLE}",
     "cached steps in eager torch": CACHED,
@@ -32,6 +36,9 @@ ARMS = {
 }
 STEPS = (6, 5, 3, 2)
 """Arms named `N steps`: with the solver that `python -m diffopt.bench.studies.solvers` found best for so many."""
+HYBRID = "the fastest engine of each component, steps kept"
+BAKEOFF = Path("bench/results/bakeoff-cpu.json")
+SCOPES = {"text_encoder": "text_encoder", "unet": "denoiser", "vae_decoder": "vae"}
 
 
 def arms() -> dict[str, str]:
@@ -39,7 +46,20 @@ def arms() -> dict[str, str]:
     found = json.loads(RESULTS.read_text()).get(MODEL, {}) if RESULTS.exists() else {}
     tried = {row["steps"] for row in found.values()}
     few = {n: best(found, n) if n in tried else f"reduce-steps{{steps={n} solver=deis}}" for n in STEPS}
-    return {**ARMS, **{f"{n} steps": f"{trace},{WHOLE}" for n, trace in few.items()}}
+    rows = json.loads(BAKEOFF.read_text())["rows"] if BAKEOFF.exists() else []
+    fastest = {HYBRID: hybrid(rows)} if rows else {}
+    return {**ARMS, **fastest, **{f"{n} steps": f"{trace},{WHOLE}" for n, trace in few.items()}}
+
+
+def hybrid(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return a trace that gives each component the engine that the bake-off found fastest of those within 1e-2."""
+    can = [row for row in rows if row["backend"] in get_args(Backend) and row["precision"] in get_args(Precision)]
+    found = fastest_engines([dict(row) for row in can])
+    return ",".join(
+        f"export{{scope={scope} backend={row['backend']} precision={row['precision']}}}"
+        for component, scope in SCOPES.items()
+        if (row := found.get((MODEL, component))) is not None
+    )
 
 
 def main() -> int:

@@ -1,7 +1,7 @@
 """How long a fresh process takes from its start to its first image of demo:shapes: `python -m diffopt.first_image`.
 
 `--build` makes the engines first. The arm `compile` starts with empty caches, as a fresh machine does; `compile, cached` finds what
-an earlier process has compiled.
+an earlier process has compiled. Each start is written down at once, so a stopped run goes on where it was.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from diffopt.bench.device import environment
+from diffopt.bench.statistics import median
 from diffopt.ir.emit_pipeline import emit_pipeline
 from diffopt.passes.pipeline import Trace, applied
 from diffopt.sources import lift
@@ -50,6 +51,7 @@ def main() -> int:
     parser.add_argument("--work", type=Path, default=Path("out/first-image"))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--build", action="store_true", help="only build the engines, and fill the compiler's cache")
+    parser.add_argument("--again", action="store_true", help="forget what was measured before")
     parser.add_argument("-o", "--out", type=Path, default=Path("bench/results/first-image-cpu.json"))
     options = parser.parse_args()
     lifted = lift("demo:shapes").module
@@ -57,16 +59,36 @@ def main() -> int:
     options.work.mkdir(parents=True, exist_ok=True)
     for name, trace in chosen.items():
         _file(options.work, name).write_text(emit_pipeline(applied(Trace.parse(trace), lifted)))
-    seconds: dict[str, list[float]] = {name: [] for name in chosen}
-    rng = random.Random(0)
-    for _ in range(1 if options.build else options.rounds):
+    seconds = {} if options.build or options.again else measured(options.out)
+    rng, begun = random.Random(0), time.monotonic()
+    for number in range(1, (1 if options.build else options.rounds) + 1):
         for name in rng.sample(sorted(chosen), len(chosen)):
-            seconds[name].append(_first(options.work, name))
-            print(f"{name:28} {seconds[name][-1]:7.2f} s", file=sys.stderr, flush=True)
-    if not options.build:
-        found: dict[str, Any] = {"environment": environment(), "arms": ARMS, "seconds": seconds}
-        options.out.write_text(json.dumps(found, indent=1, default=str) + "\n")
+            if options.build and name == "compile":
+                continue
+            taken = seconds.setdefault(name, [])
+            if len(taken) >= number:
+                continue
+            taken.append(_first(options.work, name))
+            print(
+                f"round {number}, {time.monotonic() - begun:.0f} s: {name:28} {taken[-1]:7.2f} s",
+                file=sys.stderr,
+                flush=True,
+            )
+            if not options.build:
+                found: dict[str, Any] = {"environment": environment(), "arms": ARMS, "seconds": seconds}
+                options.out.write_text(json.dumps(found, indent=1, default=str) + "\n")
+    for name, taken in seconds.items():
+        print(f"{name:28} {median(taken):7.2f} s, median of {len(taken)}")
     return 0
+
+
+def measured(path: Path) -> dict[str, list[float]]:
+    """Return the seconds that a results file holds by arm; none where it is of other versions or another machine."""
+    if not path.exists():
+        return {}
+    found, now = json.loads(path.read_text()), environment()
+    same = all(found["environment"].get(name) == now[name] for name in ("cpu", "cores", "python", "versions"))
+    return dict(found["seconds"]) if same else {}
 
 
 def _file(work: Path, name: str) -> Path:

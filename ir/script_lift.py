@@ -93,6 +93,9 @@ class Lift:
             **found,  # type: ignore[arg-type]
         )
         inputs, arguments, callbacks = self._arguments()
+        if found.get("negative_prompt") == "":
+            # Not the same as none: XL has zeros for none, and Flux guides only where one is given.
+            arguments = {**arguments, **{f.argument: "" for f in self.fields if f.name == "negative_prompt"}}
         return replace(
             described,
             inputs=inputs,

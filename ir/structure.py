@@ -184,6 +184,7 @@ class _Builder:
             value = description.arguments.get(how.scale, default)
             scale = float(value) if isinstance(value, int | float) else 1.0
             names = [given.name for given in description.inputs]
+            names += list(description.arguments)
             negative = bool(description.negative_prompt) or any(name.startswith("negative") for name in names)
             return scale, scale > 1.0 and negative
         return description.guidance, description.guidance > 1.0

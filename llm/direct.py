@@ -193,13 +193,17 @@ class Direct:
         *,
         effort: Effort | None = None,
         enough: Callable[[], bool] = lambda: False,
+        prompts: str = "direct",
+        **told: str,
     ) -> None:
         """Prepare it.
 
         Args:
             enough: asked before every question; true ends the work, as when no more may be measured.
+            prompts: name of the template; `told` fills the places of its system section.
         """
         self.client, self.transcript, self.effort, self.enough = client, transcript, effort, enough
+        self.template, self._told = load(prompts), told
         self.problems: list[Problem] = []  # questions that brought no script
         self._reply: Reply[Script] | None = None
 
@@ -210,9 +214,9 @@ class Direct:
             task: what is wanted, in words.
             reference: the script to start from; the folder of its model is left out, see `template.with_folder`.
         """
-        template = load("direct")
+        template = self.template
         user = template.render("user", task=data_block(task), reference=data_block(without_folder(reference)))
-        messages = (Message("system", template.render("system")), Message("user", user))
+        messages = (Message("system", template.render("system", **self._told)), Message("user", user))
         question = Question(messages, Script, _schema(), template=template.identity)
 
         def fix(problem: str) -> Script | None:

@@ -30,6 +30,24 @@ def engine_key(
     return EngineKey(builder.name, weights, transforms, inputs, options, versions, device_fingerprint())
 
 
+def in_the_graph(transforms: Sequence[JSON]) -> list[JSON]:
+    """Return what of a component's transforms shapes the code that an engine of one of its leaves is made of.
+
+    A step plan's schedule stays outside: which step is full, guided or fresh is decided before the engine is called, so
+    that plans of any steps share engines. Where the engine is calibrated, it depends on what the schedule had recorded.
+    """
+    entries = [dict(entry) for entry in transforms if isinstance(entry, Mapping)]
+    if any(entry.get("transform") == "calibrate" for entry in entries):
+        return [*transforms]
+    found: list[JSON] = []
+    for entry in entries:
+        if entry.get("transform") != "follow_step_plan":
+            found.append(entry)
+        elif entry.get("cached"):
+            found.append({name: entry.get(name) for name in ("transform", "branch", "blocks", "cached")})
+    return found
+
+
 def weights_hash(module: torch.nn.Module) -> str:
     """Return a hash of the module's configuration and of every parameter and buffer, by name."""
     digest = hashlib.sha256()

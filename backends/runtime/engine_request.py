@@ -111,6 +111,8 @@ class EngineRequests:
             if name in INPUTS or name in self._settings or self._same(name, value, prompts):
                 continue
             return f"{name} is not what the engine was made for"
+        if not self._same("negative_prompt", call.get("negative_prompt"), prompts):
+            return "negative_prompt is left out, the engine was made with one"
         latents, generator = call.get("latents"), call.get("generator")
         if latents is not None and (latents.shape != (len(prompts), *self._shape) or latents.dtype != torch.float32):
             return "latents are of another size or type"
@@ -122,9 +124,10 @@ class EngineRequests:
 
     def _same(self, name: str, value: Any, prompts: list[str]) -> bool:
         if name == "negative_prompt":
-            if value is None or (not self._negative and self._none_is_zeros):
-                return value is None and not self._negative
-            return value in (self._negative, [self._negative] * len(prompts))
+            mine = self._negative
+            if not self._none_is_zeros:
+                value, mine = value or "", mine or ""
+            return bool(value == mine or value == [mine] * len(prompts))
         if name == "eta":
             return not value
         expected = self._expected.get(name, None)

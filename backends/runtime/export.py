@@ -207,12 +207,12 @@ def _engine(
 ) -> Run:
     from diffopt.backends.base import Part
     from diffopt.backends.engine_store import open_engine
-    from diffopt.backends.runtime.engine_key import engine_key, signature_of
+    from diffopt.backends.runtime.engine_key import engine_key, in_the_graph, signature_of
 
     key = engine_key(
         chosen,
         [getattr(pipe, name)],
-        transforms=attachment(pipe).transforms.get(name, []),
+        transforms=in_the_graph(attachment(pipe).transforms.get(name, [])),
         inputs=signature_of(leaf.input_names, examples, leaf.batched),
         options={**options.to_json(), "leaf": leaf.name},
     )

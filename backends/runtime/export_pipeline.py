@@ -33,7 +33,7 @@ def export_pipeline(
     guidance: float,
     height: int,
     width: int,
-    negative_prompt: str = "",
+    negative_prompt: str | None = None,
     arguments: Mapping[str, Any] | None = None,
     device: str = "cpu",
 ) -> Pipe:

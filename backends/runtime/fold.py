@@ -40,12 +40,12 @@ class Settings:
     guidance: float
     height: int
     width: int
-    negative_prompt: str = ""
+    negative_prompt: str | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def call(self) -> dict[str, Any]:
         """Return the arguments of the pipeline's call."""
-        given = {"negative_prompt": self.negative_prompt} if self.negative_prompt else {}
+        given = {} if self.negative_prompt is None else {"negative_prompt": self.negative_prompt}
         return {**self.arguments, **self.call_of_numbers(), **given}
 
     def call_of_numbers(self) -> dict[str, Any]:
@@ -137,7 +137,7 @@ class Fold:
 
         pipe, settings = self._pipe, self._settings
         shape = noise_shape(pipe, settings)
-        word = next(word for word in WORDS if word != settings.negative_prompt.strip().lower())
+        word = next(word for word in WORDS if word != (settings.negative_prompt or "").strip().lower())
         noise = torch.randn((1, *shape), generator=torch.Generator().manual_seed(0))
         capture, decoded = Capture(), list[torch.Tensor]()
         with torch.no_grad(), one_thread(), attachment(pipe).looking(), quiet(pipe), contextlib.ExitStack() as stack:

@@ -21,7 +21,7 @@ def fuse_pipeline(
     guidance: float,
     height: int,
     width: int,
-    negative_prompt: str = "",
+    negative_prompt: str | None = None,
     arguments: Mapping[str, Any] | None = None,
 ) -> Pipe:
     """Trace a call of these settings into one graph, and answer calls of these settings by it; others run as before.

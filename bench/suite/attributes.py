@@ -61,9 +61,22 @@ def read_attributes(code: str, family: Family) -> Read:
         "width": found.width,
         "dtype": _dtype(found),
         "methods": methods,
-        "preprocessor": "canny" if re.search(r"\b(cv2\s*\.\s*Canny|CannyDetector)\s*\(", calls) else "",
+        "preprocessor": "canny" if _finds_edges(tree, calls) else "",
     }
     return Read(attributes, tuple(problems + wrong))
+
+
+def _finds_edges(tree: ast.Module, calls: str) -> bool:
+    """Tell whether a Canny detector is called: OpenCV's, that of controlnet_aux, or diffopt's own."""
+    if re.search(r"\b(cv2\s*\.\s*Canny|CannyDetector)\s*\(", calls):
+        return True
+    own = any(
+        isinstance(node, ast.ImportFrom)
+        and node.module == "diffopt.backends.canny"
+        and any(part.name == "canny" and part.asname is None for part in node.names)
+        for node in tree.body
+    )
+    return own and bool(re.search(r"(?<![\w.])canny\(", calls))
 
 
 def interface_problems(code: str) -> list[str]:

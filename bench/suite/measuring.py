@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from diffopt.bench import device
-from diffopt.bench.environment import allowed, cpus_for
+from diffopt.bench.environment import allowed, cpus_for, needed_to_run
 from diffopt.bench.evaluate import Evaluator, Measured, Outcome, Program
 from diffopt.bench.forkserver import ForkServer
 from diffopt.bench.models import builtin
@@ -150,7 +150,7 @@ def _evaluator(model: str, baseline: str, folder: Path, protocol: Protocol, serv
     prompts = found.prompts("heldout", protocol.prompts, protocol.seed)
     search = found.prompts("search", 4, protocol.seed)
     work = Workload(tuple(search), tuple(prompts), protocol.seed, found.height, found.width)
-    return Evaluator(
+    evaluator = Evaluator(
         Program("the baseline", measured_text(baseline)),
         work,
         work=folder,
@@ -162,6 +162,9 @@ def _evaluator(model: str, baseline: str, folder: Path, protocol: Protocol, serv
         threads=protocol.threads,
         server=server,
     )
+    # An answer is anybody's code, and what it read could be told by its images.
+    evaluator.place.readable = needed_to_run(found.directory)
+    return evaluator
 
 
 def _measured(evaluator: Evaluator, job: Job, protocol: Protocol) -> dict[str, Any]:

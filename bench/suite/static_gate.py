@@ -89,7 +89,7 @@ def strict_gate(truth: str, code: str, *, free: Collection[str] = ()) -> Verdict
 
 
 CALLS = ("num_inference_steps", "height", "width")
-APPLIED = ("follow_step_plan", "freeze_cross_attention", "merge_tokens", "half_precision", "Canny")
+APPLIED = ("follow_step_plan", "freeze_cross_attention", "merge_tokens", "half_precision", "Canny", "canny")
 
 
 def _written(code: str) -> set[tuple[str, str]]:

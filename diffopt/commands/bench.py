@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
+import os
 import secrets
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffopt.commands import add_json, print_json
 from diffopt.ir.errors import DiffoptError
+from diffopt.llm_options import add_llm
 
 if TYPE_CHECKING:
     from diffopt.bench.suite.measuring import Protocol
-    from diffopt.bench.suite.running import Choice
+    from diffopt.bench.suite.running import Arm, Choice
+
+DIRECT = "direct"
+"""The arm whose scripts a language model writes; it needs an endpoint or a transcript."""
 
 TEXT = "DiffBench: run its tasks, write its report, check what others hand in"
 
@@ -40,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     run_parser.add_argument("--store", metavar="FILE", help="of what was measured (default: beside the results)")
     run_parser.add_argument("-o", "--output", default="out/diffbench.json.gz", help="(default: %(default)s)")
     _add_protocol(run_parser)
+    add_llm(run_parser, passes=argparse.SUPPRESS)
     add_json(run_parser)
     report = group.add_parser("report", help="write the page of results")
     report.add_argument("results", nargs="+", metavar="RESULTS", help="files that `diffopt bench run` wrote")
@@ -71,21 +74,24 @@ def _tasks(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from diffopt.bench.disk import scratch
     from diffopt.bench.suite.results import write_results
     from diffopt.bench.suite.running import ARMS, chosen, folder_arm, run_tasks
     from diffopt.bench.suite.store import MeasurementStore
 
-    if options.answers is None and options.arm not in ARMS:
-        raise DiffoptError(
-            f"no arm {options.arm!r}", where="--arm", hint=f"there is {', '.join(ARMS)}, or give --answers"
-        )
-    arm = ARMS[options.arm] if options.answers is None else folder_arm(Path(options.answers))
+    if options.answers is None and options.arm not in (*ARMS, DIRECT):
+        there = ", ".join((*ARMS, DIRECT))
+        raise DiffoptError(f"no arm {options.arm!r}", where="--arm", hint=f"there is {there}, or give --answers")
     if options.minutes is not None and options.minutes < 0:
         raise DiffoptError("must not be negative", where="--minutes")
     asked, output = chosen(_choice(options)), Path(options.output)
+    if options.answers is not None:
+        arm = folder_arm(Path(options.answers))
+    else:
+        arm = _direct_arm(options, output) if options.arm == DIRECT else ARMS[options.arm]
     store = MeasurementStore(Path(options.store) if options.store else output.with_name(f"{output.name}.store"))
     seconds = 0.0 if options.static else None if options.minutes is None else 60 * options.minutes
-    with _folder() as work:
+    with scratch("diffopt-bench-") as work:
         results = run_tasks(
             asked, arm, options.arm, store,
             protocol=_protocol(options), work=work, seed=options.seed, seconds=seconds, listen=_say,
@@ -98,6 +104,23 @@ def _run(options: argparse.Namespace) -> int:
         _print_scores(asked, results.verdicts)
         print(f"written: {output}")
     return 1 if {"failed", "no answer"} & set(statuses) else 0
+
+
+def _direct_arm(options: argparse.Namespace, output: Path) -> Arm:
+    """Return the arm that has a language model write scripts; its transcript stands beside the results."""
+    from diffopt.agents import client_for
+    from diffopt.llm.transcript import Transcript
+    from diffopt.llm_options import llm_settings
+    from diffopt.task_arm import DirectArm
+
+    llm = llm_settings(options)
+    if llm.passes:
+        raise DiffoptError("the arm writes scripts, no passes", where="--llm-passes", hint="leave it out")
+    client = client_for(os.environ, llm)
+    name = output.with_name(f"{output.name}.llm.jsonl")
+    transcript = Transcript(llm.replay or name, mode="record" if llm.replay is None else "replay")
+    client.take_up(transcript)
+    return DirectArm(client, transcript)
 
 
 def _report(options: argparse.Namespace) -> int:
@@ -121,6 +144,7 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _submit(options: argparse.Namespace) -> int:
+    from diffopt.bench.disk import scratch
     from diffopt.bench.suite.board import add_to_board
     from diffopt.bench.suite.measuring import Protocol
     from diffopt.bench.suite.results import read_results
@@ -140,7 +164,7 @@ def _submit(options: argparse.Namespace) -> int:
     except (KeyError, TypeError, ValueError, IndexError):
         raise DiffoptError("its protocol cannot be read", str(path)) from None
     seed = secrets.randbits(64) if options.sample_seed is None else options.sample_seed
-    with _folder() as work:
+    with scratch("diffopt-bench-") as work:
         found = check(results, work=work, sample=options.sample, seed=seed, protocol=protocol, listen=_say)
     if found.accepted and options.board:
         add_to_board(Path(options.board), path, judged_again(results)[1], found.measured_again)
@@ -198,12 +222,6 @@ def _check_machine(options: argparse.Namespace) -> None:
     check_target(options.target)
     if options.threads is not None and options.threads < 1:
         raise DiffoptError("must be at least 1", where="--threads")
-
-
-@contextlib.contextmanager
-def _folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="diffopt-bench-") as scratch:
-        yield Path(scratch)
 
 
 def _say(text: str) -> None:

@@ -17,6 +17,7 @@ from diffopt.passes.folding import text_encoders, why_not_folded
 Scope = Literal["denoiser", "components", "pipeline", "text_encoder", "vae"]
 SEARCHED: tuple[Scope, ...] = ("denoiser", "components", "pipeline")
 Precision = Literal["f32", "bf16"]
+Backend = Literal["openvino", "onnxruntime", "aotinductor"]
 
 PACKAGES = {"openvino": "openvino", "onnxruntime": "onnxruntime", "aotinductor": "torch"}
 
@@ -54,7 +55,7 @@ class Export(DiffusionPass):
     after = ("family:quantization",)
     one_of = "engine"
 
-    backend: Literal["openvino", "onnxruntime", "aotinductor"] = "openvino"
+    backend: Backend = "openvino"
     scope: Scope = "components"
     precision: Precision = "f32"
 

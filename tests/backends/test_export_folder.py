@@ -2,12 +2,24 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import multiprocessing
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
 import torch
 
-from diffopt.backends.base import Axis, BackendError, EngineKey, EngineOptions, Part
+from diffopt.backends.base import (
+    JSON,
+    Axis,
+    BackendError,
+    Capabilities,
+    EngineKey,
+    EngineOptions,
+    Part,
+    Program,
+    Run,
+)
 from diffopt.backends.export_folder import MANIFEST, export_parts, load_exported
 from diffopt.backends.openvino import OpenVinoBuilder
 
@@ -76,6 +88,50 @@ def test_components_that_were_exported_before_stay_in_the_manifest(tmp_path: Pat
     assert torch.equal(found["scale"](inputs)[0], found["again"](inputs)[0])
     export(tmp_path)  # what is exported again takes its old place
     assert [row["name"] for row in json.loads((tmp_path / MANIFEST).read_text())["components"]] == ["scale", "again"]
+
+
+class Copying:
+    """A builder whose engines return what they are given; so small that a test can make many."""
+
+    name = "copying"
+    packages: tuple[str, ...] = ()
+    capabilities = Capabilities(("f32",))
+
+    def available(self) -> str | None:
+        return None
+
+    def build(self, part: Part, folder: Path, options: EngineOptions) -> dict[str, JSON]:
+        (folder / "engine.txt").write_text(part.name)
+        return {}
+
+    def build_program(self, program: Program, folder: Path, options: EngineOptions) -> dict[str, JSON]:
+        raise NotImplementedError
+
+    def load(self, folder: Path, options: EngineOptions) -> Run:
+        return lambda inputs: inputs
+
+
+def export_copies(names: list[str], out: Path, begin: Barrier) -> None:
+    begin.wait()
+    export_parts(
+        [dataclasses.replace(PART, name=name) for name in names], Copying(), EngineOptions(), out,
+        key_of=lambda part: KEY, about={}, replace=False, say=lambda name: None,
+    )  # fmt: skip
+
+
+def test_two_processes_that_export_into_one_folder_lose_no_row(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    begin = context.Barrier(2)
+    names = [[f"{letter}{index}" for index in range(25)] for letter in "ab"]
+    processes = [context.Process(target=export_copies, args=(given, tmp_path, begin)) for given in names]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    rows = json.loads((tmp_path / MANIFEST).read_text())["components"]
+    assert sorted(row["name"] for row in rows) == sorted(names[0] + names[1])
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_a_damaged_engine_is_not_served(tmp_path: Path) -> None:

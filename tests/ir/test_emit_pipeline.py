@@ -20,6 +20,7 @@ from diffopt.ir.emit_statements import RUNTIME
 from diffopt.ir.errors import DiffoptError
 from diffopt.ir.identity import parse_module, print_module
 from diffopt.ir.source_directory import describe_directory
+from diffopt.ir.source_script import describe_text
 from diffopt.passes.pipeline import Trace, applied
 
 TRACES = {
@@ -235,3 +236,14 @@ def test_the_emitted_baseline_is_the_users_own_pipeline(tiny_directory: Path) ->
         images.append(pipe("a red circle", generator=torch.manual_seed(0), output_type="np", **call).images[0])
     assert images[0].shape == (48, 64, 3)
     assert (images[0] == images[1]).all()
+
+
+@pytest.mark.parametrize("trace", ["", "export{scope=pipeline}"])
+def test_an_empty_negative_prompt_that_a_script_gives_is_given_on(trace: str) -> None:
+    # XL takes it for a prompt, and none for zeros.
+    script = Path(__file__).parent / "scripts" / "plain.py.txt"
+    text = script.read_text().replace('pipe("a red circle",', 'pipe("a red circle", negative_prompt="",')
+    plain, given = (build_module(describe_text(each, script)) for each in (script.read_text(), text))
+    assert "negative_prompt" not in emit_pipeline(applied(Trace.parse(trace), plain))
+    emitted = emit_pipeline(applied(Trace.parse(trace), given))
+    assert emitted.count("negative_prompt=''") + emitted.count('negative_prompt=""') == (2 if trace else 1)

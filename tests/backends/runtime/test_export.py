@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,25 @@ def test_every_kind_of_plan_survives_export(
     assert details(pipe)[-1].endswith("engine calls, 0 in torch")
 
 
+def test_plans_of_other_schedules_share_engines_and_others_do_not(
+    load: Callable[[], Any], engines: Path, picture: Picture
+) -> None:
+    def made(**plan: Any) -> tuple[list[str], torch.Tensor]:
+        pipe = export(follow_step_plan(load(), **plan), "unet", engines=engines)
+        images = picture(pipe, num_inference_steps=plan["steps"])
+        assert torch.allclose(
+            images, picture(follow_step_plan(load(), **plan), num_inference_steps=plan["steps"]), atol=1e-4
+        )
+        return attachment(pipe).engines, images
+
+    every_other = made(steps=4, full=range(0, 4, 2))
+    every_third = made(steps=5, full=range(0, 5, 3), guided=range(3))
+    assert every_other[0] == every_third[0]
+    assert len(every_other[0]) == 2
+    assert not set(made(steps=4, full=range(0, 4, 2), branch=1)[0]) & set(every_other[0])
+    assert made(steps=4, guided=range(2))[0] == made(steps=3, guided=range(1))[0]
+
+
 def test_quantized_weights_survive_export(load: Callable[[], Any], engines: Path, picture: Picture) -> None:
     expected = picture(quantize(load(), "unet"))
     before = set(engines.iterdir())
@@ -165,6 +185,13 @@ def test_onnxruntime_engines_make_the_same_pictures(load: Callable[[], Any], eng
     for arguments in ({}, {"guidance_scale": 1.0}):
         assert torch.allclose(picture(pipe, **arguments), picture(load(), **arguments), atol=1e-4)
     assert details(pipe)[1] == "unet: 8 engine calls, 0 in torch"
+
+
+def test_onnxruntime_keeps_to_the_processors_that_the_process_has(load: Callable[[], Any], engines: Path) -> None:
+    kept = export(load(), "unet", backend="onnxruntime", engines=engines)
+    assert attachment(kept).engines
+    bound = {frozenset(os.sched_getaffinity(int(entry))) for entry in os.listdir("/proc/self/task")}
+    assert bound == {frozenset(os.sched_getaffinity(0))}
 
 
 @pytest.mark.parametrize("earlier", ["export", "compile"])

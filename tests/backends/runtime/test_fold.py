@@ -210,6 +210,13 @@ def test_an_empty_negative_prompt_is_not_none_to_a_pipeline_that_tells_them_apar
     assert details(pipe) == ["pipeline: 0 calls as one function, 1 in torch"]
 
 
+def test_a_program_for_an_empty_negative_prompt_is_not_one_for_none(make: Callable[[str], Any]) -> None:
+    pipe, plain = fuse_pipeline(make("xl"), **FIXED, negative_prompt=""), make("xl")
+    for given in ({"negative_prompt": ""}, {}):
+        assert torch.allclose(images(pipe, "xl", **given), images(plain, "xl", **given), atol=1e-5)
+    assert details(pipe) == ["pipeline: 1 calls as one function, 1 in torch"]
+
+
 def test_what_is_given_to_a_call_is_part_of_what_the_program_is_for(make: Callable[[str], Any]) -> None:
     given = {**MORE["pixart"], "max_sequence_length": 20}
     pipe, plain = fuse_pipeline(make("pixart"), **FIXED, arguments=given), make("pixart")

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from diffopt.bench.confinement import landlock_version
+from diffopt.bench.environment import needed_to_run
 from diffopt.bench.evaluate import Evaluator, Program
+from diffopt.bench.forkserver import ForkServer
 from diffopt.bench.models import builtin
 from diffopt.bench.suite import Method, Task, tasks
 from diffopt.bench.suite.arms.rules import answer, baseline
 from diffopt.bench.suite.families import FAMILIES
 from diffopt.bench.suite.harness import measured_text
 from diffopt.bench.suite.measured_gates import absolute_gate, relative_gate
-from diffopt.bench.suite.measuring import adherence
+from diffopt.bench.suite.measuring import Protocol, _evaluator, adherence
 from diffopt.bench.suite.static_gate import static_gate, strict_gate
 from diffopt.bench.suite.writing import plain_script
 from diffopt.bench.workload import Workload
@@ -168,6 +172,7 @@ def evaluator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Evaluator]:
         Program("baseline", measured_text(baseline(asked()))), work, work=folder, engines=folder / "engines",
         scorer=shapes.scorer(), model=str(shapes.directory), threads=1,
     ) as running:  # fmt: skip
+        running.place.readable = needed_to_run(shapes.directory)
         yield running
 
 
@@ -201,6 +206,16 @@ if os.fork() == 0:
 
 
 def load"""
+
+
+def test_answers_read_the_libraries_and_their_model_alone(tmp_path: Path) -> None:
+    server = ForkServer(tmp_path, environment={})
+    evaluator = _evaluator("demo:shapes", PLAIN, tmp_path, Protocol(), server)
+    shapes = builtin("demo:shapes")
+    assert shapes is not None
+    assert set(evaluator.place.readable) == set(needed_to_run(shapes.directory))
+    assert not any(Path(__file__).is_relative_to(path) for path in evaluator.place.readable)
+
 
 OUT_OF_SIGHT: dict[str, tuple[Task, str, tuple[str, str, str]]] = {
     "shows every prompt the same stored picture": (
@@ -240,6 +255,8 @@ OUT_OF_SIGHT: dict[str, tuple[Task, str, tuple[str, str, str]]] = {
             CALL, f"    if str(prompt) in KEPT and generator:\n        return KEPT[str(prompt)]\n{CALL}").replace(
             "return pipe(", "KEPT[str(prompt)] = pipe(").replace(").images", ").images\n    return KEPT[str(prompt)]"),
         ("absolute", "protocol", "timed calls gave images")),
+    "reads a file of the machine it is judged on": (
+        asked(), in_load(f"open({__file__!r}).read()"), ("absolute", "compile", "Permission denied")),
     "works on while the baseline is timed": (
         asked(), PLAIN.replace("\n\ndef load", FORKS, 1), ("absolute", "protocol", "while the baseline was timed")),
 }  # fmt: skip
@@ -249,6 +266,8 @@ OUT_OF_SIGHT: dict[str, tuple[Task, str, tuple[str, str, str]]] = {
 @pytest.mark.parametrize("name", OUT_OF_SIGHT)
 def test_the_measured_gates_catch_an_answer_that(evaluator: Evaluator, name: str) -> None:
     task, code, (gate, error, reason) = OUT_OF_SIGHT[name]
+    if reason == "Permission denied" and not landlock_version():
+        pytest.skip("this kernel has no Landlock")
     found = gates(evaluator, task, code)
     assert found[:2] == (gate, error), found
     assert reason in found[2], found

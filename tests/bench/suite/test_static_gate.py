@@ -35,7 +35,7 @@ def test_every_answer_of_the_rules_passes_the_static_gate() -> None:
             verdicts[asked.level, code] = static_gate(asked, code).reasons
     assert {reasons for reasons in verdicts.values()} == {()}
     missing = [asked for asked in tasks() if not answer(asked).code]
-    assert {asked.family for asked in missing} == {"controlnet"}
+    assert {asked.family for asked in missing} <= {"controlnet"}
 
 
 EQUAL = {
