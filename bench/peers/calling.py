@@ -58,3 +58,21 @@ def with_steps(pipe: Any, call: Mapping[str, Any], steps: int, solver: str, spac
         own = {"timestep_spacing": spacing} if spacing else {}
         pipe.scheduler = getattr(diffusers, name).from_config(pipe.scheduler.config, **options, **own)
     return {**call, "num_inference_steps": steps} if steps else dict(call)
+
+
+def forgive_torchvision() -> None:
+    """Let a torchvision that was built for CUDA be imported beside a torch that was not: its operators are not needed.
+
+    Without this, packages that ask for torchvision cannot be imported where only such a build of it is to be had: `operator
+    torchvision::nms does not exist`.
+    """
+    import torch.library
+
+    register = torch.library.register_fake
+
+    def forgiving(op: Any, *given: Any, **named: Any) -> Any:
+        if not (isinstance(op, str) and op.startswith("torchvision::")):
+            return register(op, *given, **named)
+        return lambda function: function
+
+    torch.library.register_fake = forgiving

@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from diffopt.bench.environment import allowed, cpus_for
 from diffopt.bench.evaluate import Evaluator, Failed, Outcome, Program, Split
+from diffopt.bench.forkserver import PRELOAD as HERE_PRELOAD
 from diffopt.bench.forkserver import ForkServer
 from diffopt.bench.models import Builtin, describe
 from diffopt.bench.peers.environments import python_of
@@ -31,7 +32,8 @@ CHANCES = 3
 """How many of a kind are tried on held-out prompts before it counts as not reaching a level."""
 OURS = "diffopt"
 KINDS = (OURS, "packaged", "by hand")
-PRELOAD = ("numpy", "torch", "diffusers:DiffusionPipeline", "diffopt.bench.worker")
+PRELOAD = ("numpy", "torch", "diffopt.bench.worker")
+"""Of other environments: what a peer has to do before its imports, its own program does."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class Servers:
             python = python_of(name, self._home)
             server = ForkServer(
                 self._work / name, environment=self._seen, cpus=self._cpus, python=python,
-                **({} if name == HERE else {"preload": PRELOAD}),
+                preload=HERE_PRELOAD if name == HERE else PRELOAD,
             )  # fmt: skip
             self._live[name] = self._stack.enter_context(server)
         return self._live[name]

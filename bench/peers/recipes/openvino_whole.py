@@ -100,7 +100,7 @@ def _graph(pipe: Any, call: dict[str, Any]) -> Any:
         return text(tokens, attention_mask=mask)[0] if masked else text(tokens)[0]
 
     with torch.no_grad():
-        empty = (*_tokens(pipe, ""), None)[:2]
+        empty: tuple[Any, ...] = (*_tokens(pipe, ""), None)[:2]
         nothing = encode(*empty)
 
     class Whole(torch.nn.Module):

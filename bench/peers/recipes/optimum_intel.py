@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from diffopt.bench.peers.calling import Called, with_steps
+from diffopt.bench.peers.calling import Called, forgive_torchvision, with_steps
 from diffopt.bench.peers.peer import Peer
 
 PEER = Peer(
@@ -40,6 +40,7 @@ def load(
     solver: str = "",
 ) -> Any:
     """Return optimum-intel's pipeline of the model."""
+    forgive_torchvision()
     from optimum.intel import OVPipelineForText2Image
 
     source = _renamed(Path(model), Path(engines)) if renamed else Path(model)

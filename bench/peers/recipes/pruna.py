@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from diffopt.bench.peers.calling import Called, plain, with_steps
+from diffopt.bench.peers.calling import Called, forgive_torchvision, plain, with_steps
 from diffopt.bench.peers.peer import Peer
 
 PEER = Peer(
@@ -41,7 +41,7 @@ def load(
     import os
 
     os.environ["PRUNA_METRICS_ENABLED"] = "false"  # its import begins to report calls over the network
-    _forgive_torchvision()
+    forgive_torchvision()
     from pruna import SmashConfig, smash
 
     pipe = plain(model)
@@ -49,20 +49,3 @@ def load(
     config = SmashConfig(device="cpu")
     config.add(algorithms)
     return Called(smash(model=pipe, smash_config=config), made)
-
-
-def _forgive_torchvision() -> None:
-    """Let a torchvision that was built for CUDA be imported beside a torch that was not: its operators are not needed.
-
-    Without this, Pruna cannot be imported at all here: `operator torchvision::nms does not exist`.
-    """
-    import torch.library
-
-    register = torch.library.register_fake
-
-    def forgiving(op: Any, *given: Any, **named: Any) -> Any:
-        if not (isinstance(op, str) and op.startswith("torchvision::")):
-            return register(op, *given, **named)
-        return lambda function: function
-
-    torch.library.register_fake = forgiving
