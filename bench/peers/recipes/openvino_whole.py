@@ -109,7 +109,8 @@ def _graph(pipe: Any, call: dict[str, Any]) -> Any:
             self.denoiser, self.decoder, self.post, self.text = denoiser, vae.decoder, vae.post_quant_conv, text
 
         def forward(self, tokens: Any, second: Any, third: Any = None) -> Any:
-            mask, latents = (second, third) if masked else (None, second)
+            mask: Any = second if masked else None
+            latents = third if masked else second
             state = torch.cat([nothing, encode(tokens, mask)])
             masks = torch.cat([empty[1], mask]).float() if masked else None
             scheduler.set_timesteps(call["num_inference_steps"])
