@@ -55,7 +55,7 @@ class Settings:
     opening: int = 8
     population: int = 12
     offspring: int = 20
-    rounds: int = 3
+    rounds: int = 6
     scattered: int = 20
     exploration: float = 0.0
     levels: tuple[Level, ...] = LEVELS

@@ -47,15 +47,17 @@ class Sums:
     Args:
         spread: deviation, before measuring, of what a part does.
         power: mean and deviation of the power by which the work to do enters.
+        usual: what a part does in the mean, before measuring.
     """
 
     spread: float
     power: tuple[float, float]
+    usual: float = 0.0
 
     def prior(self, rows: Rows, parts: Sequence[Part]) -> tuple[Array, Array]:
         """See `Formula`."""
         count, wide, work = len(parts), _columns(rows).shape[1], rows.work.shape[1]
-        mean = np.concatenate([np.zeros(wide), np.full(work, self.power[0])])
+        mean = np.concatenate([np.full(count, self.usual), np.zeros(wide - count), np.full(work, self.power[0])])
         spreads = [np.full(count, self.spread), np.full(wide - count, OPTIONS * self.spread)]
         return mean, np.concatenate([*spreads, np.full(work, self.power[1])])
 
