@@ -113,6 +113,13 @@ def _measure(given: argparse.Namespace, home: Path) -> None:
 
 
 def _keep(out: Path, found: dict[str, Any]) -> None:
+    """Write the results; what failed without the paths of this machine."""
+    for results in found["models"].values():
+        rows = [*results.get("screen", {}).values(), *results.get("finals", {}).values()]
+        rows += [race for races in results.get("direct", {}).values() for race in races.values()]
+        for outcome in (row["outcome"] for row in rows if row["outcome"]["status"] == "failed"):
+            outcome["message"] = re.sub(r"(/[\w.+-]+){2,}/", ".../", outcome["message"])[:1500]
+            outcome["log"] = ""
     part = out.with_suffix(".part")
     part.write_text(json.dumps(found, indent=1, default=str) + "\n", encoding="utf-8")
     part.replace(out)
