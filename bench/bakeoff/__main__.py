@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from diffopt.bench.bakeoff.contender import BATCHES, EAGER, versions
+from diffopt.bench.bakeoff.contender import BATCHES, EAGER, UNBUILT, versions
 from diffopt.bench.bakeoff.page import write_page
 from diffopt.bench.bakeoff.race import PAIRS, Racer, preload, raced
 from diffopt.bench.device import environment
@@ -128,7 +128,7 @@ def _go(chosen: list[Place], engines: Path, build: bool, results: Path) -> None:
                 file=sys.stderr,
                 flush=True,
             )
-            if not build:
+            if not build and row.get("failed") != UNBUILT:
                 rows[model, component, backend, precision] = named | row
                 _write(results, rows)
     finally:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from diffopt.backends.base import Builder, Part, Run, Tensors
 
 EAGER, INDUCTOR = "eager", "inductor"
+UNBUILT = "not built yet"
 LIBRARIES = ("torch", "diffusers", "openvino", "onnxruntime")
 BATCHES = (1, 2, 3)
 """Pictures a call at which errors are measured; guidance doubles them for the denoiser. Latency is measured at the first."""
@@ -109,7 +110,7 @@ def _loaded(part: Part, usual: Tensors, backend: str, precision: str, folder: Pa
     if backend == EAGER:
         return lambda inputs: part.module(*inputs), {}
     if check_engine(folder) is not None:
-        raise BackendError("not built")
+        raise BackendError(UNBUILT)
     facts, started = read_manifest(folder)["facts"], time.perf_counter()
     if backend == INDUCTOR:
         run = _inductor(part)
