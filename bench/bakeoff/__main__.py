@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from diffopt.bench.bakeoff.contender import BATCHES, EAGER, UNBUILT, versions
+from diffopt.bench.bakeoff.contender import BATCHES, EAGER, versions
 from diffopt.bench.bakeoff.page import write_page
 from diffopt.bench.bakeoff.race import PAIRS, Racer, preload, raced
 from diffopt.bench.device import environment
@@ -52,6 +52,11 @@ def main() -> int:
     preload()
     measured = {} if options.build or options.again else _measured(options.results)
     chosen = [place for place in _places(options) if place not in measured]
+    if not options.build:
+        unbuilt = [place for place in chosen if not _folder(options.engines, *place).exists()]
+        chosen = [place for place in chosen if place not in unbuilt]
+        if unbuilt:
+            print(f"{len(unbuilt)} engines are not built yet: --build makes them", file=sys.stderr)
     _go(chosen, options.engines, options.build, options.results)
     return 0
 
@@ -97,6 +102,10 @@ def _measured(results: Path) -> dict[Place, dict[str, Any]]:
     return {_place(row): row for row in found["rows"] if "failed" not in row}
 
 
+def _folder(engines: Path, model: str, component: str, backend: str, precision: str) -> Path:
+    return engines / model.removeprefix("demo:") / f"{component}-{backend}-{precision}"
+
+
 def _place(row: dict[str, Any]) -> Place:
     return row["model"], row["component"], row["backend"], row["precision"]
 
@@ -106,7 +115,7 @@ def _go(chosen: list[Place], engines: Path, build: bool, results: Path) -> None:
     rows = _measured(results)
     try:
         for done, (model, component, backend, precision) in enumerate(chosen, 1):
-            folder = engines / model.removeprefix("demo:")
+            folder = _folder(engines, model, component, backend, precision)
             if not build and beside != (model, component):
                 if eager is not None:
                     eager.close()
@@ -128,7 +137,7 @@ def _go(chosen: list[Place], engines: Path, build: bool, results: Path) -> None:
                 file=sys.stderr,
                 flush=True,
             )
-            if not build and row.get("failed") != UNBUILT:
+            if not build:
                 rows[model, component, backend, precision] = named | row
                 _write(results, rows)
     finally:
