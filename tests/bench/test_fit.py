@@ -80,8 +80,6 @@ def test_a_solver_is_fitted_under_a_guidance_window_to_the_guided_run(tiny_direc
     fitted = fit("solver", str(tiny_directory), steps=2, under="guidance-window{stop=0.5}")
     assert [made.name for made in Trace.parse(fitted)] == ["guidance-window", "fit-solver"]
     assert isinstance(run(Trace.parse(fitted), module), ModuleOp)
-    weights = fitted.partition("weights")[2]
-    assert weights != fit("solver", str(tiny_directory), steps=2).partition("weights")[2]
 
 
 @pytest.mark.slow
