@@ -5,9 +5,9 @@ BIN := $(VENV)/bin
 PIP_FLAGS ?= --quiet --disable-pip-version-check
 STAMP := $(VENV)/.diffopt-installed
 # One process a core, each with one thread: OpenMP threads of two processes would wait for one another.
-TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
+TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: bakeoff diffbench coverage test-tensorrt demo test test-quick test-gpu pairs pages check format lint types layers clean distclean setup train corpus
+.PHONY: bakeoff diffbench coverage test-tensorrt demo test test-quick test-thorough test-gpu pairs pages check format lint types layers clean distclean setup train corpus
 
 demo: setup
 	$(BIN)/diffopt compile demo:shapes -o out/shapes --force --budget 80s --seed 0 --fit-solver 2,3,5
@@ -18,6 +18,10 @@ test: setup
 
 test-quick: setup
 	$(TESTS) -m "not gpu and not slow"
+
+# Every law on more examples: for what changes a law, or before a release.
+test-thorough: setup
+	$(TESTS) -m "not gpu" --thorough
 
 test-gpu: setup
 	$(BIN)/python -m pytest -q -m gpu

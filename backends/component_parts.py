@@ -128,7 +128,10 @@ def _calls(pipe: Any, watched: Mapping[str, str], sizes: Mapping[str, int]) -> d
     """Return what each component is called with in a call of these sizes."""
     arguments: dict[str, Any] = {name: sizes[name] for name in ("height", "width") if name in sizes}
     parameters = attachment(pipe).parameters
-    arguments["prompt"] = ["a"] * sizes["batch"]
+    if "class_labels" in parameters:
+        arguments["class_labels"] = [0] * sizes["batch"]
+    else:
+        arguments["prompt"] = ["a"] * sizes["batch"]
     if "image" in parameters:
         arguments["image"] = _picture(pipe, sizes)
     with contextlib.ExitStack() as stack:

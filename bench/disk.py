@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from diffopt.ir.errors import DiffoptError
+
+OWNER = ".owner"
+"""A file in a scratch folder that its owner holds locked; the kernel lets go of it however the owner ends."""
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -130,6 +135,32 @@ def empty_folder(folder: Path, keep: frozenset[str] = frozenset()) -> None:
             else:
                 with suppress(OSError):
                     os.unlink(entry.path)
+
+
+@contextmanager
+def scratch(prefix: str, parent: Path | None = None) -> Iterator[Path]:
+    """Make a folder for a while; those of the same prefix whose owners were killed are removed first.
+
+    Args:
+        prefix: of its name; parent: where it is made, the system's temporary folder if None.
+    """
+    place = Path(tempfile.gettempdir()) if parent is None else parent
+    for left in place.glob(f"{prefix}*"):
+        if _abandoned(left):
+            shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=parent) as made, open(Path(made) / f"{OWNER}.new", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        os.rename(lock.name, Path(made) / OWNER)  # locked before anybody can find it
+        yield Path(made)
+
+
+def _abandoned(folder: Path) -> bool:
+    try:
+        with open(folder / OWNER, "r+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # held, another user's, or none: not ours to remove
+        return False
+    return True
 
 
 def free_bytes(folder: Path) -> int:

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
-import secrets
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, Self, TypeVar
+from typing import Literal, Self
 
 import numpy as np
 
-from diffopt.bench import device, images, memory, teacher
+from diffopt.bench import device, images, teacher
 from diffopt.bench.contestant import Contestant
-from diffopt.bench.disk import clear, empty_folder, free_bytes, make_folder, write_text
 from diffopt.bench.energy import meter
-from diffopt.bench.environment import allowed, cpus_for, worker_confinement, worker_environment
-from diffopt.bench.faults import baseline_error, check_disk
+from diffopt.bench.environment import allowed, cpus_for
+from diffopt.bench.faults import baseline_error
 from diffopt.bench.features import FeatureNetwork
 from diffopt.bench.fidelity import Distances, Scorer, compare, timed_psnr, worst_frame_psnr
 from diffopt.bench.forkserver import ForkServer
@@ -28,10 +24,11 @@ from diffopt.bench.latency import Race, Timing, race, warm_up
 from diffopt.bench.likeness import unlike
 from diffopt.bench.outcome import Failed, Fidelity, Latency, Measured, Memory, Outcome, outcome_from_json
 from diffopt.bench.references import References, in_batches, references
-from diffopt.bench.resident import Died, Images, Resident
+from diffopt.bench.resident import Died, Images
 from diffopt.bench.statistics import median
 from diffopt.bench.tiers import Thresholds
 from diffopt.bench.workload import Workload
+from diffopt.bench.workplace import Program, Progress, Workplace
 from diffopt.ir.errors import DiffoptError
 
 __all__ = [
@@ -40,8 +37,6 @@ __all__ = [
 ]  # fmt: skip
 
 Split = Literal["search", "heldout"]
-Progress = Callable[[str, int, int], None]
-_T = TypeVar("_T")
 
 _FEW = 4
 _LESSON_S = 120.0
@@ -49,26 +44,12 @@ _FORGED_DB, _SECOND_LOOK = 1.0, 16
 """Timed calls have other seeds than untimed ones, so their median may lie so far below the untimed worst tenth."""
 
 
-@dataclass(frozen=True)
-class Program:
-    """An emitted pipeline: a name for people, and the text of its pipeline.py."""
-
-    name: str
-    pipeline_py: str
-
-    @property
-    def hash(self) -> str:
-        """Return the name of its folder: 16 hexadecimal digits of its text."""
-        return hashlib.sha256(self.pipeline_py.encode()).hexdigest()[:16]
-
-
 class Evaluator:
     """Measures programs against one baseline; a context manager with a fork server and a baseline worker inside.
 
     One owner, one thread. Every program runs in a fresh process; whatever it does, `evaluate` returns an outcome and
     the next evaluation works. A baseline that stops working is started again once, then it is the user's error.
-    `timeout_s`, `memory_limit`, `disk_limit` (bytes a program may write; 80 % of what is free if None) and `readable`
-    (what programs other than the baseline may read) may be changed between evaluations.
+    What `place` allows (see `Workplace`) may be changed between evaluations.
 
     Args:
         baseline: the user's pipeline as it was.
@@ -115,43 +96,44 @@ class Evaluator:
         progress: Progress = lambda stage, done, total: None,
         server: ForkServer | None = None,
     ) -> None:
-        self.baseline, self.workload, self.thresholds = baseline, workload, thresholds
-        self.image_folder = work.resolve() / "images"
-        self._work, self._engines, self._device, self._scorer = work.resolve(), engines.resolve(), device, scorer
-        self._model, self._weights, self._reference_batch = model, weights, reference_batch
-        self._network, self._perceptual, self.timeout_s = network, perceptual, timeout_s
-        self.memory_limit = memory_limit or memory.available_bytes() * 8 // 10
-        self._rng = np.random.default_rng(seed)
-        self._secret = np.random.default_rng(secrets.randbits(128) if secret is None else secret)
-        self._progress = progress
-        self._home, self._offline = Path(environment.get("HOME", "/")), offline
-        self._hidden = (self._work, *(path.resolve() for path in hidden))
-        self.disk_limit: int | None = None
-        self.walls = True
-        self.readable: tuple[str, ...] = ("/",)
-        self._energy = meter(device)
         self._own_server = server is None
-        self._server = server or self._new_server(environment, threads, offline)
-        self._resident: Contestant | None = None
-        self._usual_s: list[float] = []
+        self.place = Workplace(
+            baseline, workload, server or _new_server(work.resolve(), environment, threads, offline),
+            work=work.resolve(), engines=engines.resolve(), device=device, model=model,
+            home=Path(environment.get("HOME", "/")), offline=offline, hidden=hidden, timeout_s=timeout_s,
+            memory_limit=memory_limit, secret=secret, progress=progress,
+        )  # fmt: skip
+        self.thresholds, self.image_folder = thresholds, self.place.work / "images"
+        self._scorer, self._network, self._perceptual = scorer, network, perceptual
+        self._weights, self._reference_batch = weights, reference_batch
+        self._rng = np.random.default_rng(seed)
+        self._progress = progress
+        self._energy = meter(device)
         self._references: dict[str, References] = {}
         self._lessons: dict[str, teacher.Lesson] = {}
 
     def __enter__(self) -> Self:
-        for folder in (self._work, self._engines):
-            make_folder(folder)
         try:
-            self._baseline()
+            self.place.open()
         except BaseException:
             self.__exit__()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._resident:
-            self._resident.resident.close()
+        self.place.close()
         if self._own_server:
-            self._server.close()
+            self.place.server.close()
+
+    @property
+    def baseline(self) -> Program:
+        """The user's pipeline as it was."""
+        return self.place.program
+
+    @property
+    def workload(self) -> Workload:
+        """Prompts and sizes; of a video, the frames, once the baseline has run."""
+        return self.place.workload
 
     def evaluate(
         self,
@@ -178,7 +160,7 @@ class Evaluator:
             DiffoptError: the baseline does not run, or the disk is full.
         """
         timing = Timing(pairs, threshold, rest_s)
-        return self._run(program, lambda candidate: self._measure(candidate, program, split, timing, any_image))
+        return self.place.run(program, lambda candidate: self._measure(candidate, program, split, timing, any_image))
 
     def self_test(self, *, pairs: tuple[int, int] = (10, 15)) -> Latency:
         """Race the baseline against itself; half the interval's width is what this machine can tell apart now.
@@ -186,7 +168,7 @@ class Evaluator:
         Raises:
             DiffoptError: the baseline does not run.
         """
-        found = self._run(self.baseline, lambda candidate: self._race(candidate, "search", Timing(pairs)).latency)
+        found = self.place.run(self.baseline, lambda candidate: self._race(candidate, "search", Timing(pairs)).latency)
         if isinstance(found, Failed):
             raise baseline_error(self.baseline.name, found)
         return found
@@ -195,14 +177,14 @@ class Evaluator:
         """Return the baseline's denoiser calls for one prompt and the program's on the same latents, with their layers."""
 
         def work(candidate: Contestant) -> tuple[teacher.Lesson, teacher.Arrays]:
-            known, folder = self._reference(split), self._work / "candidates" / program.hash
+            known, folder = self._reference(split), self.place.work / "candidates" / program.hash
             asked = (known.prompts[: self.workload.batch], known.seeds[: self.workload.batch])
             lesson = teacher.lesson(
-                self._baseline().resident, self._work / "baseline", *asked, deadline_s=_LESSON_S, layers=True
+                self.place.baseline().resident, self.place.work / "baseline", *asked, deadline_s=_LESSON_S, layers=True
             )
             return lesson, teacher.answers(candidate.resident, folder, lesson, deadline_s=_LESSON_S, layers=True)
 
-        return self._run(program, work)
+        return self.place.run(program, work)
 
     def images_of(self, program: Program) -> Path:
         """Return where the held-out evaluation of a program writes its images, and images.json that lists them."""
@@ -234,7 +216,7 @@ class Evaluator:
             return Failed("protocol", f"timed calls gave images at {usual}")
         if split == "heldout":
             images.save_pairs(self.images_of(program), made, known, fidelity.psnr, frames=self.workload.frames)
-        baseline = self._baseline()
+        baseline = self.place.baseline()
         return Measured(
             latency=raced.latency,
             fidelity=fidelity,
@@ -250,7 +232,7 @@ class Evaluator:
 
     def _conditions(self, candidate: Contestant) -> dict[str, object]:
         return {
-            "device": self._device, "threads": candidate.threads, "guards": list(candidate.guards),
+            "device": self.place.device, "threads": candidate.threads, "guards": list(candidate.guards),
             "batch": self.workload.batch, "energy": self._energy.reason or self._energy.name,
         }  # fmt: skip
 
@@ -276,11 +258,15 @@ class Evaluator:
         deadline_s = _LESSON_S + 20 * candidate.first_call_s
         if split not in self._lessons:
             known, count = self._reference(split), self.workload.batch
-            resident = self._baseline().resident
+            resident = self.place.baseline().resident
             self._lessons[split] = teacher.lesson(
-                resident, self._work / "baseline", known.prompts[:count], known.seeds[:count], deadline_s=deadline_s
+                resident,
+                self.place.work / "baseline",
+                known.prompts[:count],
+                known.seeds[:count],
+                deadline_s=deadline_s,
             )
-        lesson, folder = self._lessons[split], self._work / "candidates" / program.hash
+        lesson, folder = self._lessons[split], self.place.work / "candidates" / program.hash
         given = teacher.answers(candidate.resident, folder, lesson, deadline_s=deadline_s)
         errors = teacher.step_errors(lesson, given)
         return dataclasses.replace(
@@ -288,27 +274,31 @@ class Evaluator:
         )
 
     def _race(self, candidate: Contestant, split: Split, timing: Timing) -> Race:
-        baseline, draw = self._baseline(), self.workload.draws(split, self._secret)
+        baseline, draw = self.place.baseline(), self.workload.draws(split, self.place.secret)
         warm_up(candidate, draw, fewest=3)
         warm_up(baseline, draw, fewest=1)
-        idle = IdleWatch(candidate.resident.members, lambda: self._server.pid)
+        idle = IdleWatch(candidate.resident.members, lambda: self.place.server.pid)
         raced = race(
             idle.during(baseline), candidate, draw,
-            rng=self._rng, timing=timing, usual_s=median(self._usual_s) if self._usual_s else None,
+            rng=self._rng, timing=timing, usual_s=median(self.place.usual_s) if self.place.usual_s else None,
             energy=self._energy, progress=lambda done: self._progress("pairs", done, timing.pairs[1]),
         )  # fmt: skip
         worked = idle.fault()
         if worked:
             raise Died(candidate.resident, Failed("protocol", worked))
-        self._usual_s += raced.latency.baseline_s
+        self.place.usual_s += raced.latency.baseline_s
         return raced
 
     def _reference(self, split: Split) -> References:
         if split not in self._references:
             versions = json.dumps(device.versions(), sort_keys=True)
-            identity = [self.baseline.pipeline_py, str(self._model), self._weights, self._device, versions]
+            identity = [self.baseline.pipeline_py, str(self.place.model), self._weights, self.place.device, versions]
             self._references[split] = references(
-                self.workload, split, folder=self._work / "references", identity=identity, make=self._make_references
+                self.workload,
+                split,
+                folder=self.place.work / "references",
+                identity=identity,
+                make=self._make_references,
             )
         return self._references[split]
 
@@ -320,7 +310,7 @@ class Evaluator:
                 report=lambda done: self._progress("reference images", done, len(prompts)),
             )  # fmt: skip
 
-        made = self._guarded(self.baseline, run)
+        made = self.place.guarded(self.baseline, run)
         if isinstance(made, Failed):
             raise baseline_error(self.baseline.name, made)
         if images.repeats(made):
@@ -328,73 +318,7 @@ class Evaluator:
             raise DiffoptError(message, where=self.baseline.name, hint="nothing can be measured on it")
         return made
 
-    def _run(self, program: Program, work: Callable[[Contestant], _T]) -> _T | Failed:
-        """Work with a program; start again, once, when it was the baseline that died."""
-        try:
-            self._baseline()
-            return self._guarded(program, work)
-        except Died:
-            try:
-                return self._guarded(program, work)
-            except Died as died:
-                raise baseline_error(self.baseline.name, died.failed) from died
 
-    def _guarded(self, program: Program, work: Callable[[Contestant], _T]) -> _T | Failed:
-        """Work with a program in a fresh process; its failures are values, the baseline's are not."""
-        candidate = self._spawn(program, self._work / "candidates" / program.hash)
-        try:
-            self._load(candidate, program)
-            return work(candidate)
-        except Died as died:
-            if died.resident is not candidate.resident:
-                raise
-            if died.failed.kind == "disk":
-                empty_folder(self._work / "candidates" / program.hash, frozenset({"pipeline.py", "worker.log"}))
-            check_disk(self._engines, self._work)
-            return died.failed
-        finally:
-            candidate.resident.close()
-
-    def _baseline(self) -> Contestant:
-        """Return the baseline's worker, a new one if the last has died."""
-        if self._resident and self._resident.resident.alive:
-            return self._resident
-        if self._resident:
-            self._resident.resident.close()
-        self._resident = self._spawn(self.baseline, self._work / "baseline")
-        try:
-            self._load(self._resident, self.baseline)
-            self._usual_s += warm_up(self._resident, self.workload.draws("search", self._secret), fewest=3)[1:]
-            self.workload = dataclasses.replace(self.workload, frames=self._resident.frames)
-        except Died as died:
-            if self.walls and not self._usual_s and died.failed.kind in ("build", "crash"):
-                self.walls = False  # the user's own pipeline needs what the walls forbid; outcomes tell the guards
-                self._resident.resident.close()  # it may live on, without a pipeline
-                return self._baseline()
-            raise baseline_error(self.baseline.name, died.failed) from died
-        return self._resident
-
-    def _new_server(self, environment: Mapping[str, str], threads: int | None, offline: bool) -> ForkServer:
-        seen = allowed(environment, home=Path(environment.get("HOME", "/")), threads=threads, offline=offline)
-        return ForkServer(self._work, environment=seen, cpus=cpus_for(seen, os.sched_getaffinity(0), threads))
-
-    def _spawn(self, program: Program, folder: Path) -> Contestant:
-        own = make_folder(self._work / "candidates" / program.hash)
-        resident = Resident(
-            self._server, program.name, folder,
-            environment=worker_environment(folder, self._engines), memory_limit=self.memory_limit,
-            disk_limit=self.disk_limit or free_bytes(own) * 8 // 10,
-            confinement=worker_confinement(
-                folder, own, self._engines, home=self._home, hidden=self._hidden, offline=self._offline,
-                walls=self.walls, readable=("/",) if program is self.baseline else self.readable,
-            ),
-        )  # fmt: skip
-        usual_s = median(self._usual_s) if self._usual_s else 0.0
-        return Contestant(resident, self.workload, timeout_s=self.timeout_s, usual_s=usual_s)
-
-    def _load(self, contestant: Contestant, program: Program) -> None:
-        self._progress("load", 0, 1)
-        path = make_folder(self._work / "candidates" / program.hash) / "pipeline.py"
-        clear(path)
-        write_text(path, program.pipeline_py)
-        contestant.load(path, model=self._model, device=self._device, engines=self._engines)
+def _new_server(work: Path, environment: Mapping[str, str], threads: int | None, offline: bool) -> ForkServer:
+    seen = allowed(environment, home=Path(environment.get("HOME", "/")), threads=threads, offline=offline)
+    return ForkServer(work, environment=seen, cpus=cpus_for(seen, os.sched_getaffinity(0), threads))

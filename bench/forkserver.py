@@ -42,8 +42,12 @@ PRELOAD: Final = (
     "transformers:CLIPTextModel",
     "transformers:CLIPTokenizer",
     "diffusers:StableDiffusionPipeline",
+    "diffusers:OnnxRuntimeModel",
+    "diffopt.backends.runtime",
     "diffopt.bench.worker",
 )
+"""What every pipeline needs as it loads: imported once here, it is not imported again in every worker."""
+
 EXIT_STATUS: Final = struct.Struct(">i")
 _PARENT_DEATH_SIGNAL = 1
 _SUBREAPER = 36

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from diffopt.backends.runtime.replaced import replaced
 from diffopt.bench.statistics import median
 
 Times = dict[str, float]
@@ -78,7 +79,6 @@ def _timed(
 
     times: defaultdict[str, float] = defaultdict(float)
     busy: list[str] = []
-    undo: list[Callable[[], None]] = []
 
     def timed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def run(*args: Any, **kwargs: Any) -> Any:
@@ -96,28 +96,13 @@ def _timed(
 
         return run
 
-    for name, part in pipe.components.items():
-        if not isinstance(part, torch.nn.Module):
-            continue
-        for method in filter(functools.partial(hasattr, part), METHODS.get(name, ("forward",))):
-            own = part.__dict__.get(method)
-            part.__dict__[method] = timed(name, getattr(part, method))
-            undo.append(_restorer(part.__dict__, method, own))
-    try:
+    with contextlib.ExitStack() as stack:
+        for name, part in pipe.components.items():
+            if not isinstance(part, torch.nn.Module):
+                continue
+            for method in filter(functools.partial(hasattr, part), METHODS.get(name, ("forward",))):
+                stack.enter_context(replaced(part, **{method: timed(name, getattr(part, method))}))
         yield times
-    finally:
-        for restore in undo:
-            restore()
-
-
-def _restorer(holder: dict[str, Any], name: str, own: Any) -> Callable[[], None]:
-    def restore() -> None:
-        if own is None:
-            del holder[name]
-        else:
-            holder[name] = own
-
-    return restore
 
 
 def scaled(shares: Times, total: float) -> Times:

@@ -105,13 +105,16 @@ def _pictures(result: Any) -> tuple[Any, int]:
 
 
 def _call(pipe: Any, message: JSON, **options: object) -> Any:
+    from diffopt.bench.models import inputs_of
     from diffopt.bench.teaching import generators
 
     prompts, seeds = message["prompts"], message["seeds"]
     assert isinstance(prompts, Sequence)
     assert isinstance(seeds, Sequence)
     made, single = generators(seeds), len(prompts) == 1
-    return pipe(prompts[0] if single else list(prompts), generator=made[0] if single else made, **options)
+    options["generator"] = made[0] if single else made
+    given = inputs_of(pipe, prompts)
+    return pipe(prompts[0] if single else list(prompts), **options) if given is None else pipe(**given, **options)
 
 
 def _teach(pipe: Any, message: JSON) -> tuple[JSON, bytes]:

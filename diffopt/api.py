@@ -215,6 +215,7 @@ def compile(
         self_test = evaluator.self_test(pairs=(8, 10))
         floor = None
         if controls:
+            listen(Stage("measuring the floor: the pipeline around a denoiser that computes nothing"))
             floor = evaluator.evaluate(floor_program(evaluator.baseline), pairs=(5, 5), any_image=True)
         marks.append(time.monotonic())
         listen(Stage(f"searching for {limit}"))
@@ -231,6 +232,8 @@ def compile(
             chosen = fallback(lifted.module, constraints, judge, target)
         measured = chosen.outcome if chosen is not None else None
         control = Judge(evaluator, store, lifted.module, listen, split="search", rewriter=acting.rewriter)
+        if controls and isinstance(measured, Measured):
+            listen(Stage("measuring the control arms, and what each pass buys"))
         arms = (
             control_traces(lifted.module, measured.latency.ratio) if controls and isinstance(measured, Measured) else {}
         )
@@ -254,6 +257,7 @@ def compile(
         raise DiffoptError(
             "the model's files changed during the run", where=str(model), hint="start again with --force"
         )
+    listen(Stage("writing the artifact"))
     winner = applied(trace, lifted.module)
     manifest = {
         "diffopt": diffopt.__version__,

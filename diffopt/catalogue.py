@@ -26,7 +26,7 @@ def pass_lines(name: str) -> list[str]:
     found = _lookup(name)
     lines = [f"{name}  (family {found.family.value}, tier {found.tier.value})", "", inspect.getdoc(found) or "", ""]
     lines.append("Options:" if options(found) else "No options.")
-    lines += [f"  {_option_text(option)}" for option in options(found)]
+    lines += [f"  {_option_text(found, option)}" for option in options(found)]
     lines += ["", "Examples:"]
     for example in found.examples:
         outcome = f"refused: {example.refusal}" if example.refusal else f"gives: {example.expect}"
@@ -52,7 +52,14 @@ def _pass_json(found: type[DiffusionPass]) -> JSON:
         "tier": found.tier.value,
         "summary": _summary(found),
         "options": [
-            {"name": o.name, "type": o.type, "default": o.default, "choices": list(o.choices)} for o in options(found)
+            {
+                "name": o.name,
+                "type": o.type,
+                "default": o.default,
+                "choices": list(o.choices),
+                "must_be": must_be(found, o),
+            }
+            for o in options(found)
         ],
     }
 
@@ -64,9 +71,21 @@ def _lookup(name: str) -> type[DiffusionPass]:
     return found
 
 
-def _option_text(option: Option) -> str:
+def must_be(found: type[DiffusionPass], option: Option) -> str:
+    """Return what a number given for an option must be, as the pass itself says to one that is far too large."""
+    if option.choices or option.type not in ("int", "float"):
+        return ""
+    try:
+        found(**{option.name: 10**9})
+    except DiffoptError as error:
+        return str(error).partition(" must be ")[2]
+    return ""
+
+
+def _option_text(found: type[DiffusionPass], option: Option) -> str:
     kind = " | ".join(map(str, option.choices)) if option.choices else option.type
-    return f"{option.name}: {kind} = {option.default}"
+    limits = must_be(found, option)
+    return f"{option.name}: {kind} = {option.default}{limits and f' ({limits})'}"
 
 
 def _summary(found: type[DiffusionPass]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from diffopt.artifact import Artifact, is_artifact
+from diffopt.bench.disk import scratch
 from diffopt.bench.evaluate import Evaluator, Latency, Measured, Outcome, Program
 from diffopt.bench.workload import DEFAULT_PROMPTS, Workload, load_prompts, split_prompts
 from diffopt.events import Listener, Progress, Stage, silence
@@ -86,8 +86,7 @@ def compare_sources(
     """
     sides = [side(text, settings or {}) for text in (first, second)]
     work = dataclasses.replace(workload_of(sides, prompts, size, seed), batch=batch)
-    with tempfile.TemporaryDirectory(prefix="diffopt-measure-") as scratch:
-        folder = Path(scratch)
+    with scratch("diffopt-measure-") as folder:
         engines = borrowed(folder / "engines", *(found.engines for found in sides if found.engines is not None))
         with Evaluator(
             sides[0].program,

@@ -19,7 +19,7 @@ from diffopt.bench.environment import needed_to_run
 from diffopt.bench.evaluate import Evaluator, Measured, Outcome, Program, Split, outcome_from_json
 from diffopt.bench.tiers import TIERS
 from diffopt.comparison import Side, side, workload_of
-from diffopt.events import Decided, Listener, Progress, Stage, silence
+from diffopt.events import Decided, Deciding, Listener, Progress, Stage, silence
 from diffopt.ir.errors import DiffoptError
 from diffopt.llm.client import Client
 from diffopt.llm.debugger import Effort, Mended
@@ -129,7 +129,7 @@ def direct(
             raise DiffoptError(f"the reference does not run: {itself.kind}: {itself.message}", where=source)
         guards = [str(guard) for guard in _list(itself.environment.get("guards"))]
         require_level(level_of(guards), level)
-        evaluator.readable = readable
+        evaluator.place.readable = readable
         listen(Stage(f"having a script written; at most {wanted.scripts} are measured"))
         bench = _Bench(evaluator, folder / "outcomes", wanted.scripts, listen)
         writer = Direct(client, transcript, effort=Effort(), enough=lambda: bench.spent)
@@ -177,6 +177,7 @@ class _Bench:
                     "no outcome of a measurement", str(file), "remove it: it is measured again"
                 ) from None
         program, final = Program(f"script {name}", code), split == "heldout"
+        self._listen(Deciding(split, program.name))
         outcome = self._evaluator.evaluate(
             program, split=split, pairs=FINAL_PAIRS if final else SEARCH_PAIRS, rest_s=REST_S if final else 0.0
         )

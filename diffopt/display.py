@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import TYPE_CHECKING, Self
 
-from diffopt.events import Asked, Assumed, Decided, Event, Missed, Progress, Stage, Told
+from diffopt.events import Asked, Assumed, Decided, Deciding, Event, Missed, Progress, Stage, Told
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from types import TracebackType
 
     from xdsl.dialects.builtin import ModuleOp
@@ -16,17 +17,23 @@ if TYPE_CHECKING:
     from diffopt.bench.evaluate import Measured, Outcome
 
 
+SILENCE_S = 30.0
+"""Where there is no live line: how long nothing is printed before progress is told."""
+
+
 class Display:
     """Listens to a run and shows it; a context manager.
 
-    On a terminal it keeps a live status line; elsewhere it prints one line an event, without control characters.
+    On a terminal it keeps a live status line; elsewhere it prints one line an event, without control characters: what is
+    measured as it begins, and its progress where nothing was printed for a while.
     """
 
-    def __init__(self, *, quiet: bool = False) -> None:
+    def __init__(self, *, quiet: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
         from rich.console import Console
 
         self._console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
         self._status = self._console.status("starting")
+        self._clock, self._said = clock, clock()
         self._stage = self._candidate = ""
         self._measured: list[Measured] = []
         self.missed: list[Missed] = []
@@ -49,23 +56,44 @@ class Display:
                 sys.stderr.write(f"{text}\n") if self._console.quiet else self._console.print(escape(text))
             case Stage(text):
                 self._stage, self._candidate = text, ""
-                self._console.print(f"[bold]{escape(text)}[/bold]")
+                self._print(f"[bold]{escape(text)}[/bold]")
             case Asked(candidate):
-                self._candidate = f"{candidate.id:3d}  {short(candidate.trace)}"
+                self._begin(f"{candidate.id:3d}  {short(candidate.trace)}")
+            case Deciding(name, trace):
+                self._begin(f"     {name + ': ' if name else ''}{short(trace)}")
             case Progress(text, done, total):
-                where = self._candidate or self._stage
-                front = front_line(self._measured)
-                self._status.update(escape(f"{where}: {text} {done}/{total}{front and chr(10) + front}"))
+                self._show(f"{self._candidate or self._stage}: {text} {done}/{total}")
             case Told(candidate, outcome):
                 self._remember(outcome)
-                self._console.print(escape(f"{candidate.id:3d}  {describe(outcome)}  {short(candidate.trace)}"))
+                self._print(escape(f"{candidate.id:3d}  {describe(outcome)}  {short(candidate.trace)}"))
             case Decided(name, trace, outcome):
-                self._console.print(escape(f"     {describe(outcome)}  {name + ': ' if name else ''}{short(trace)}"))
+                self._print(escape(f"     {describe(outcome)}  {name + ': ' if name else ''}{short(trace)}"))
                 self._say_why(outcome)
             case Missed(trace, outcome, reasons):
                 self.missed.append(event)
                 self._console.print(escape(f"near by: {short(trace)}\n         {'; '.join(reasons)}"))
                 self._say_why(outcome)
+
+    def _print(self, text: str) -> None:
+        self._said = self._clock()
+        self._console.print(text)
+
+    def _begin(self, candidate: str) -> None:
+        from rich.markup import escape
+
+        self._candidate = candidate
+        if not self._console.is_terminal:
+            self._print(escape(f"{candidate}: measuring"))
+
+    def _show(self, text: str) -> None:
+        """Show where things stand: on the live line, or on one of its own after a silence."""
+        from rich.markup import escape
+
+        if self._console.is_terminal:
+            front = front_line(self._measured)
+            self._status.update(escape(f"{text}{front and chr(10) + front}"))
+        elif self._clock() - self._said >= SILENCE_S:
+            self._print(escape(text))
 
     def _remember(self, outcome: Outcome) -> None:
         from diffopt.bench.evaluate import Measured

@@ -50,6 +50,14 @@ class Told:
 
 
 @dataclass(frozen=True)
+class Deciding:
+    """A program is being measured apart from the search: for a level, or as a control arm."""
+
+    name: str
+    trace: str
+
+
+@dataclass(frozen=True)
 class Decided:
     """A program was measured on held-out prompts, for a level or as a control arm."""
 
@@ -67,7 +75,7 @@ class Missed:
     reasons: tuple[str, ...]
 
 
-Event = Assumed | Stage | Progress | Asked | Told | Decided | Missed
+Event = Assumed | Stage | Progress | Asked | Told | Deciding | Decided | Missed
 Listener = Callable[[Event], None]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from diffopt.artifact import Artifact, check_model
 from diffopt.bench.device import check_target
+from diffopt.bench.disk import scratch
 from diffopt.bench.evaluate import Evaluator, Outcome, Program, Thresholds, outcome_from_json
 from diffopt.bench.workload import Workload
 from diffopt.events import Listener, Progress, silence
@@ -84,8 +84,7 @@ def bench_of(
     if prompts is not None:
         work = replace(work, prompts=work.prompts[:prompts])
     shipped = Program("artifact", (artifact.path / "pipeline.py").read_text(encoding="utf-8"))
-    with tempfile.TemporaryDirectory(prefix="diffopt-measure-") as scratch:
-        folder = Path(scratch)
+    with scratch("diffopt-measure-") as folder:
         engines = borrowed(folder / "engines", artifact.path / "engines") if build else artifact.path / "engines"
         with Evaluator(
             program(module, "baseline"),

@@ -14,7 +14,7 @@ from diffopt.artifact import is_artifact
 from diffopt.bench.evaluate import Evaluator, Failed, Measured, Outcome, Program, Split
 from diffopt.bench.tiers import TIERS
 from diffopt.bench.workload import Workload, default_workload, load_prompts, split_prompts
-from diffopt.events import Asked, Decided, Listener, Told
+from diffopt.events import Asked, Decided, Deciding, Listener, Told
 from diffopt.ir.description import spans_of
 from diffopt.ir.dialect import components
 from diffopt.ir.emit_pipeline import emit_pipeline
@@ -107,6 +107,7 @@ class Judge:
                     self._run, trace=trace, key=key, origin=name or "level", facts={}, predicted=None
                 )
             )
+            self._listen(Deciding(name, trace))
             known[key] = self._evaluator.evaluate(
                 self.program(trace),
                 split=self._split,

@@ -71,13 +71,7 @@ def lift(source: object, settings: Mapping[str, str] | None = None, **call: str 
             _check_kind(kind)
         described = describe_hub(name, kind)
         return Source(name, "hub", _build(with_call(described, **_call_settings(given, name))))
-    if not path.exists():
-        raise DiffoptError(
-            "no such file, model directory or built-in model",
-            where=name,
-            hint="give a .py script, a directory with model_index.json, or demo:shapes; a hub id that is not "
-            "downloaded needs --set pipeline_class=NAME",
-        )
+    check_exists(name, given)
     if path.suffix in IR_SUFFIXES:
         from diffopt.ir.identity import parse_module
 
@@ -87,6 +81,23 @@ def lift(source: object, settings: Mapping[str, str] | None = None, **call: str 
 
     description = describe_script(path, settings=given)
     return Source(name, "script", _build(description), text=read_text(path))
+
+
+def check_exists(source: str, settings: Mapping[str, str]) -> None:
+    """Refuse a source that is not there, before anything that takes time to import.
+
+    Raises:
+        DiffoptError: neither a path, nor a built-in model, nor a hub id that is downloaded or whose class is given.
+    """
+    if source.startswith("demo:") or Path(source).exists() or "pipeline_class" in settings or _downloaded(source):
+        return
+    from diffopt.bench.models import shipped
+
+    hint = (
+        f"give a .py script, a directory with model_index.json, or a built-in model ({', '.join(shipped())}); "
+        "a hub id that is not downloaded needs --set pipeline_class=NAME"
+    )
+    raise DiffoptError("no such file, model directory or built-in model", where=source, hint=hint)
 
 
 def read_text(path: Path) -> str:

@@ -9,7 +9,7 @@ emitted text goes through.
 from __future__ import annotations
 
 from xdsl.dialects.builtin import ModuleOp
-from xdsl.ir import Dialect
+from xdsl.ir import Dialect, Operation
 
 from diffopt.ir.attributes import (
     AudioType,
@@ -96,7 +96,20 @@ def components(module: ModuleOp) -> dict[str, ComponentOp]:
 
 def loops(module: ModuleOp) -> tuple[DenoiseOp, ...]:
     """Return the denoise loops in order."""
-    return tuple(op for op in module.walk() if isinstance(op, DenoiseOp))
+    found: list[DenoiseOp] = []
+    _add_loops(module, found)
+    return tuple(found)
+
+
+def _add_loops(op: Operation, found: list[DenoiseOp]) -> None:
+    # Asked for at every turn of a search: xDSL's own `walk`, a generator in a generator, takes three times as long.
+    for region in op.regions:
+        for block in region.blocks:
+            for inner in block.ops:
+                if isinstance(inner, DenoiseOp):
+                    found.append(inner)
+                if inner.regions and not isinstance(inner, ComponentOp):
+                    _add_loops(inner, found)
 
 
 def denoiser_of(module: ModuleOp) -> ComponentOp:
@@ -135,13 +148,14 @@ def unrolled(module: ModuleOp) -> bool:
     return any(loop.timestep is not None for loop in loops(module))
 
 
-def only_plain(module: ModuleOp, *, distilled: bool = False) -> str:
+def only_plain(module: ModuleOp, *, distilled: bool = False, controls: bool = False) -> str:
     """Return why a module is more than one loop over a whole schedule; empty for one that is not.
 
     Passes that count a denoiser's calls or split its loop are made for the plain kind: each step of one schedule asks
     one denoiser about an image latent, given embeddings, guided in one batch.
 
     distilled: guidance that is given to the denoiser is plain too; so it is to caches, which leave guidance as it is.
+    controls: what a ControlNet adds to a UNet is plain too; so it is to what follows a plan of steps, which passes it on.
     """
     found = loops(module)
     if len(stages(module)) > 1:
@@ -154,17 +168,32 @@ def only_plain(module: ModuleOp, *, distilled: bool = False) -> str:
         return "the call ends before its schedule does"
     if any(loop.guide is not None and loop.guide.in_turn is not None for loop in found):
         return "guidance asks the denoiser twice in turn"
-    if any(isinstance(op, ControlOp | BlendOp) for op in module.walk()):
+    if asks_more(module, controls=controls):
         return "the loop asks more than the denoiser"
+    known = EmbeddingType | ResidualsType if controls else EmbeddingType
     for predict in (predict for loop in found for predict in loop.predicts):
         if predict.scale is not None and not distilled:
             return "guidance is distilled into the denoiser"
         if predict.sample.type != LatentType():
             return "the latent is not of an image"
-        if any(not isinstance(value.type, EmbeddingType) for value in predict.conditions):
+        if any(not isinstance(value.type, known) for value in predict.conditions):
             return "the denoiser is given more than embeddings"
     extra = components(module)["pipeline"].values.get("extra_guidance")
     return f"guidance has more terms: {', '.join(map(str, extra))}" if isinstance(extra, list) else ""
+
+
+def asks_more(module: ModuleOp, *, controls: bool = False) -> bool:
+    """Tell whether a step asks more than the denoiser; with `controls`, a ControlNet beside a UNet is no more."""
+    named = components(module)
+    pair = ("diffusers.ControlNetModel", "diffusers.UNet2DConditionModel")
+    for op in module.walk():
+        if isinstance(op, BlendOp):
+            return True
+        if isinstance(op, ControlOp):
+            asked = named[op.component.root_reference.data].class_name.data
+            if not controls or (asked, denoiser_of(module).class_name.data) != pair:
+                return True
+    return False
 
 
 def scheduler_of(module: ModuleOp) -> ComponentOp:

@@ -27,6 +27,9 @@ from diffopt.ir.unroll import schedule_constants
 
 RUNTIME = "diffopt.backends.runtime"
 
+FOLDED = ("export", "fuse_pipeline")
+"""Transforms that make one engine of the whole call, where they stand at the pipeline."""
+
 PLACEHOLDER = re.compile(r"\{(pipe|engines)\}")
 
 
@@ -68,6 +71,11 @@ def statements(module: ModuleOp) -> tuple[Statement, ...]:
 def placed_by_hand(module: ModuleOp) -> bool:
     """Tell whether a transform says itself where the parts lie, so that the pipeline is not moved as a whole."""
     return any(not form(t.transform.data).on_device for c in components(module).values() for t in c.transforms)
+
+
+def needs_size(module: ModuleOp) -> bool:
+    """Tell whether a statement names the size of the images: where the whole call is one engine."""
+    return any(t.transform.data in FOLDED for t in components(module)["pipeline"].transforms)
 
 
 def call_arguments(module: ModuleOp) -> dict[str, JSON]:
@@ -131,7 +139,7 @@ def _transform_statement(transform: TransformOp, target: str, module: ModuleOp) 
             function = "export_pipeline"
         else:
             given += _recorded_call(module)
-    if target == "pipeline" and name in ("export", "fuse_pipeline"):
+    if target == "pipeline" and name in FOLDED:
         given += _folded_call(module)
     first = "" if target == "pipeline" else f', "{target}"'
     code = f"{function}({{pipe}}{first}{''.join(f', {argument}' for argument in given)})"

@@ -13,7 +13,7 @@ from diffopt.ir.reuse import Reuse
 def plan_arguments(module: ModuleOp) -> list[str]:
     """Return its arguments, as code; empty where every step is as it was lifted."""
     found, steps = loops(module), steps_of(module)
-    plain = not only_plain(module)
+    plain = not only_plain(module, controls=True)
     guided = [i for loop in found if loop.guide is not None for i in range(*loop.bounds)] if plain else []
     given = [f"guided={compact(guided)}"] if 0 < len(guided) < steps else []
     guides = [loop.guide for loop in found if loop.guide is not None]

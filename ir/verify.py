@@ -39,6 +39,9 @@ class Stage(IntEnum):
     EMITTABLE = 2
 
 
+SIZE = "size-is-known"
+"""The rule that code which stands alone keeps; a script that is edited leaves the size to the model it loads."""
+
 MOST_STEPS = 10_000
 """Noise schedules are trained with a thousand steps; tables are made for each, so there must be an end."""
 
@@ -228,7 +231,7 @@ def _plan_is_plain(module: ModuleOp) -> Iterator[tuple[str, str]]:
     found = loops(module)
     windowed = any(len({loop.guide is None for loop in stage}) > 1 for stage in stages(module))
     cached = any(predict.full_steps is not None for loop in found for predict in loop.predicts)
-    why = only_plain(module, distilled=not windowed) if windowed or cached else ""
+    why = only_plain(module, distilled=not windowed, controls=True) if windowed or cached else ""
     if why:
         yield f"{why}: no plan over its steps can be followed yet", "diffusion.denoise"
 
@@ -324,17 +327,22 @@ def _takes_pictures(module: ModuleOp) -> bool:
     return any(isinstance(kind, kinds) for op in functions for kind in op.function_type.inputs.data)
 
 
+def _size_is_known(module: ModuleOp) -> Iterator[tuple[str, str]]:
+    values = components(module)["pipeline"].values
+    names = values.get("call")
+    for key in ("height", "width"):
+        if values.get(key) is not None or (isinstance(names, dict) and key not in names) or _takes_pictures(module):
+            continue
+        how = "give --set height=PIXELS --set width=PIXELS, or download the model"
+        yield f"{key} must be a whole number of pixels: {how}", "@pipeline"
+
+
 def _call_is_complete(module: ModuleOp) -> Iterator[tuple[str, str]]:
     values = components(module)["pipeline"].values
     names, arguments = values.get("call"), values.get("arguments")
     for key in ("height", "width"):
         size = values.get(key)
-        if size is None and ((isinstance(names, dict) and key not in names) or _takes_pictures(module)):
-            continue
-        if size is None:
-            how = "give --set height=PIXELS --set width=PIXELS, or download the model"
-            yield f"{key} must be a whole number of pixels: {how}", "@pipeline"
-        elif type(size) is not int or size < 1:
+        if size is not None and (type(size) is not int or size < 1):
             yield f"{key} must be a whole number of pixels", "@pipeline"
     named = [*map(str, names.values() if isinstance(names, dict) else ())]
     for name in [*named, *(arguments if isinstance(arguments, dict) else ())]:
@@ -371,6 +379,7 @@ RULES: dict[Stage, tuple[Rule, ...]] = {
     Stage.EMITTABLE: (
         Rule("names-are-identifiers", _names_are_identifiers),
         Rule("origins-are-names", _origins_are_names),
+        Rule(SIZE, _size_is_known),
         Rule("call-is-complete", _call_is_complete),
         Rule("plan-is-plain", _plan_is_plain),
     ),

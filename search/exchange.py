@@ -82,7 +82,7 @@ def imported(store: Store, data: Mapping[str, Any], *, where: str = "") -> Added
             for run in data["runs"]
         ]  # fmt: skip
         json.dumps(data["runs"], ensure_ascii=False).encode()
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise DiffoptError(f"a broken document ({type(error).__name__}: {error})", where=where) from error
     runs = trials = known = 0
     for name, manifest, rows in read:

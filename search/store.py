@@ -189,10 +189,9 @@ class Store:
 
     def candidates(self, run_id: str) -> tuple[Candidate, ...]:
         """See `TrialStore`."""
-        return tuple(
-            _candidate(row)
-            for row in self._rows(f"SELECT {_COLUMNS} FROM candidate c WHERE run_id = ? ORDER BY id", run_id)
-        )
+        rows = self._rows(f"SELECT {_COLUMNS} FROM candidate c WHERE run_id = ? ORDER BY id", run_id)
+        with self._reading():
+            return tuple(map(_candidate, rows))
 
     def pending(self, run_id: str) -> tuple[Candidate, ...]:
         """See `TrialStore`."""
@@ -200,7 +199,9 @@ class Store:
             f"SELECT {_COLUMNS} FROM candidate c LEFT JOIN ({_TOLD}) o ON o.run_id = c.run_id AND o.candidate_id = c.id"
             " WHERE c.run_id = ? AND o.candidate_id IS NULL ORDER BY c.id"
         )
-        return tuple(_candidate(row) for row in self._rows(query, run_id))
+        rows = self._rows(query, run_id)
+        with self._reading():
+            return tuple(map(_candidate, rows))
 
     def trials(self, run_id: str) -> tuple[Trial, ...]:
         """See `TrialStore`."""
@@ -211,13 +212,8 @@ class Store:
             " WHERE o.run_id = ? ORDER BY o.sequence"
         )
         rows = self._rows(query, run_id)
-        try:
+        with self._reading():
             return tuple(Trial(_candidate(row[:-1]), outcome_from_json(json.loads(str(row[-1])))) for row in rows)
-        except ValueError as error:
-            raise DiffoptError(f"the store holds {error}", where=self.path, hint="upgrade diffopt") from error
-        except (LookupError, TypeError, AttributeError) as error:
-            what = f"the store holds a broken outcome ({type(error).__name__}: {error})"
-            raise DiffoptError(what, where=self.path, hint="take another store") from error
 
     def add_proposals(self, run_id: str, proposals: Sequence[Proposal], refused: Sequence[Attempt]) -> None:
         """See `TrialStore`."""
@@ -235,7 +231,8 @@ class Store:
         if not consulted or consulted[0][0] is None:
             return None
         rows = self._rows("SELECT trace, key, origin, facts FROM proposal WHERE run_id = ? ORDER BY sequence", run_id)
-        return tuple(Proposal(str(t), str(k), str(o), json.loads(str(f))) for t, k, o, f in rows)
+        with self._reading():
+            return tuple(Proposal(str(t), str(k), str(o), _facts(f)) for t, k, o, f in rows)
 
     def add_attempt(self, run_id: str, attempt: Attempt) -> None:
         """See `TrialStore`."""
@@ -287,6 +284,17 @@ class Store:
                 raise
 
     @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Say in one line that a row is not what this version writes; a store may have come from elsewhere."""
+        try:
+            yield
+        except ValueError as error:
+            raise DiffoptError(f"the store holds {error}", where=self.path, hint="upgrade diffopt") from error
+        except (LookupError, TypeError, AttributeError, RecursionError) as error:
+            what = f"the store holds a broken row ({type(error).__name__}: {error})"
+            raise DiffoptError(what, where=self.path, hint="take another store") from error
+
+    @contextmanager
     def _explained(self) -> Iterator[None]:
         try:
             yield
@@ -319,8 +327,12 @@ _COLUMNS = "c.id, c.trace, c.key, c.origin, c.facts, c.predicted"
 def _candidate(row: Sequence[object]) -> Candidate:
     number, trace, key, origin, facts, predicted = row
     expected = None if predicted is None else float(str(predicted))
-    return Candidate(int(str(number)), str(trace), str(key), str(origin), json.loads(str(facts)), expected)
+    return Candidate(int(str(number)), str(trace), str(key), str(origin), _facts(facts), expected)
 
 
 def _dump(value: object) -> str:
     return json.dumps(value, sort_keys=True)
+
+
+def _facts(text: object) -> dict[str, float]:
+    return {str(name): float(value) for name, value in json.loads(str(text)).items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -12,7 +13,11 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from xdsl.dialects.builtin import ModuleOp
+
+    from diffopt.bench.forkserver import ForkServer
 
 # Triton decides when a kernel is imported; without a GPU the tests run kernels in its interpreter.
 if not Path("/dev/nvidiactl").exists():
@@ -21,15 +26,36 @@ if not Path("/dev/nvidiactl").exists():
 REPOSITORY = Path(__file__).resolve().parents[1]
 GOLDEN = Path(__file__).resolve().parent / "golden"
 
+# A worker holds millions of objects of torch, diffusers and xDSL; looking through them again and again took a sixth of its time.
+gc.set_threshold(50_000, 20, 50)
+
 # A test says the same on a busy machine and on every run: no deadlines, no random seeds.
 settings.register_profile(
-    "diffopt", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
+    "diffopt",
+    max_examples=25,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
 )
+settings.register_profile("thorough", settings.get_profile("diffopt"), max_examples=200)
 settings.load_profile("diffopt")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="write the golden texts anew; read the diff")
+    parser.addoption("--thorough", action="store_true", help="try every law on more examples; takes longer")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--thorough"):
+        settings.load_profile("thorough")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # Workers take whole files in this order: were a long one the last, all others would wait for its worker.
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(scope="session")
@@ -51,6 +77,31 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
         assert text == file.read_text(encoding="utf-8")
 
     return check
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kept_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Evaluators of one environment share a fork server, which takes five seconds to start; nothing of a run stays in it."""
+    from diffopt.bench.forkserver import ForkServer
+
+    class Kept(ForkServer):
+        def close(self) -> None:
+            if self.pid is None:
+                super().close()
+
+    kept: dict[object, Kept] = {}
+
+    def server(work: Path, *, environment: Mapping[str, str], cpus: list[int] | None) -> ForkServer:
+        key = (tuple(sorted(environment.items())), tuple(cpus or ()))
+        if key not in kept:
+            kept[key] = Kept(tmp_path_factory.mktemp("forkserver"), environment=environment, cpus=cpus)
+        return kept[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("diffopt.bench.evaluate.ForkServer", server)
+        yield
+    for each in kept.values():
+        ForkServer.close(each)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -117,6 +118,16 @@ def test_of_a_broken_document_nothing_is_imported(
     assert json.loads(capsys.readouterr().out)["runs"] == []
 
 
+def test_facts_nested_as_deep_as_json_is_read_are_one_line(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    document, other = place.with_name("runs.json"), str(place.with_name("b.sqlite"))
+    assert main(["store", "export", str(place), "-o", str(document)]) == 0
+    for change in ('"facts": {"a": ', '"manifest": {"a": '):
+        deep = re.sub(f"{change.split(':')[0]}: {{", f"{change}{'[' * 900}{']' * 900}, ", document.read_text())
+        document.with_name("deep.json").write_text(deep)
+        assert main(["store", "import", other, str(document.with_name("deep.json"))]) in (0, 2)
+        assert len(capsys.readouterr().err.strip().splitlines()) <= 1
+
+
 def test_a_document_nested_without_end_is_one_line(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     document = place.with_name("deep.json")
     document.write_text("[" * 100_000)
@@ -125,7 +136,15 @@ def test_a_document_nested_without_end_is_one_line(place: Path, capsys: pytest.C
 
 
 @pytest.mark.parametrize(
-    "change", ["UPDATE run SET manifest = '{'", "UPDATE run SET manifest = '[]'", "UPDATE outcome SET json = '[]'"]
+    "change",
+    [
+        "UPDATE run SET manifest = '{'",
+        "UPDATE run SET manifest = '[]'",
+        "UPDATE outcome SET json = '[]'",
+        "UPDATE candidate SET facts = '[]'",
+        "UPDATE candidate SET facts = '{'",
+        pytest.param(f"UPDATE candidate SET facts = '{'[' * 100_000}'", id="facts nested without end"),
+    ],
 )
 def test_a_store_of_broken_rows_is_one_line(place: Path, capsys: pytest.CaptureFixture[str], change: str) -> None:
     with closing(sqlite3.connect(place)) as db:

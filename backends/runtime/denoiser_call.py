@@ -20,7 +20,7 @@ SAMPLES = ("sample", "hidden_states")
 class CallShape:
     """What calls of a denoiser are like: names of the tensors, which of them carry the batch, and all other arguments.
 
-    A tensor inside an argument that is a dictionary is named `argument.key`.
+    A tensor inside an argument that is a dictionary is named `argument.key`, in one that is a row of tensors `argument.[0]`.
     """
 
     names: tuple[str, ...] = UNET_INPUTS
@@ -34,7 +34,9 @@ class CallShape:
         }
         for name, tensor in zip(self.names, tensors, strict=True):
             outer, _, key = name.partition(".")
-            if key:
+            if key.startswith("["):
+                given[outer] = (*given.get(outer, ()), tensor)
+            elif key:
                 given.setdefault(outer, {})[key] = tensor
             else:
                 given[name] = tensor
@@ -104,6 +106,8 @@ def read_call(
                 return name
             if rest or not value:
                 fixed[name] = rest
+        elif isinstance(value, list | tuple) and value and all(isinstance(item, torch.Tensor) for item in value):
+            found |= {f"{name}.[{index}]": item for index, item in enumerate(value)}
         elif _holds_tensors(value):
             return name
         elif value is not None:

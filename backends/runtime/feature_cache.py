@@ -16,7 +16,10 @@ from diffopt.backends.runtime.denoiser_call import DenoiserModule
 UNSUPPORTED = ("class_embed_type", "num_class_embeds", "encoder_hid_dim_type")
 """Configuration entries of UNet2DConditionModel under which the passes here would leave something out."""
 
-KNOWN = {"sample", "timestep", "encoder_hidden_states", "added_cond_kwargs", "timestep_cond"}
+RESIDUALS = ("down_block_additional_residuals", "mid_block_additional_residual")
+"""What a ControlNet adds to a UNet's skip connections, and to its middle."""
+
+KNOWN = {"sample", "timestep", "encoder_hidden_states", "added_cond_kwargs", "timestep_cond", *RESIDUALS}
 """Arguments of a UNet's call that a shallow pass heeds."""
 
 
@@ -80,6 +83,9 @@ class ShallowPass(DenoiserModule):
         if unet.time_embed_act is not None:
             embedded = unet.time_embed_act(embedded)
         skips = self._skips(sample, embedded, encoded)
+        # A shallow pass ends above the middle, whose residual is in the deep feature.
+        added_to = given.get(RESIDUALS[0], ())
+        skips = [skip + more for skip, more in zip(skips, added_to[: len(skips)], strict=True)] if added_to else skips
         for resnet, attention, upsamplers in _up_layers(unet)[-1 - self.branch :]:
             hidden = resnet(torch.cat([hidden, skips.pop()], dim=1), embedded)
             if attention is not None:

@@ -10,6 +10,9 @@ import torch
 from diffopt.backends.base import Tensors
 from diffopt.backends.runtime.denoiser_call import CallShape, DenoiserModule
 
+_NAMES = str.maketrans({".": "_", "[": None, "]": None})
+"""From names of tensors inside arguments to such as `ComponentCall` gives."""
+
 
 class Leaf:
     """A tensor-only piece of a component: the torch module that defines it, and what runs it now.
@@ -41,7 +44,7 @@ class PlannedLeaf(Leaf):
     def take(self, shape: CallShape) -> None:
         """Be ready for calls of this shape."""
         self.module.shape = shape
-        self.input_names = (*(name.replace(".", "_") for name in shape.names), *self._features)
+        self.input_names = (*(name.translate(_NAMES) for name in shape.names), *self._features)
         self.batched = (*shape.batched, *(True for _ in self._features))
 
 

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from diffopt.backends.base import BackendError, Witness
 from diffopt.backends.runtime.attachment import Call, Proceed, attachment, component_name
+from diffopt.backends.runtime.replaced import replaced
 
 Pipe = TypeVar("Pipe")
 
@@ -45,23 +46,17 @@ class Contexts:
         # Hooks replace `forward` in place, so ours goes round whatever stands there now, for this request alone.
         registry = HookRegistry.check_if_exists_or_initialize(self._denoiser)
         scheduler, denoiser = self._pipe.scheduler, self._denoiser
-        saved = [
-            (thing, name, thing.__dict__.get(name)) for thing, name in ((denoiser, "forward"), (scheduler, "step"))
-        ]
-        denoiser.__dict__["forward"] = self._within(denoiser.forward)
-        scheduler.__dict__["step"] = self._stepping(scheduler.step)
         self._turn = 0
         registry.invalidate_child_registries_cache()
         registry.reset_stateful_hooks(recurse=True)
-        try:
-            return proceed(call)
-        finally:
-            for thing, name, own in saved:
-                if own is None:
-                    thing.__dict__.pop(name, None)
-                else:
-                    thing.__dict__[name] = own
-            registry.reset_stateful_hooks(recurse=True)
+        with (
+            replaced(denoiser, forward=self._within(denoiser.forward)),
+            replaced(scheduler, step=self._stepping(scheduler.step)),
+        ):
+            try:
+                return proceed(call)
+            finally:
+                registry.reset_stateful_hooks(recurse=True)
 
     def _within(self, original: Any) -> Any:
         # Private, and what `CacheMixin.cache_context` does; transformers without the mixin have no other way (0.42).

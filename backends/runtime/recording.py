@@ -95,19 +95,13 @@ def refusing(state: Attachment, arguments: Mapping[str, Any]) -> Iterator[None]:
 @contextlib.contextmanager
 def quiet(pipe: Any) -> Iterator[None]:
     """Hide the pipeline's progress bar for a while."""
-    had = pipe.__dict__.get("_progress_bar_config")
-    pipe.set_progress_bar_config(**{**(had or {}), "disable": True})
-    try:
+    had = pipe.__dict__.get("_progress_bar_config") or {}
+    with replaced(pipe, _progress_bar_config={**had, "disable": True}):
         yield
-    finally:
-        if had is None:
-            del pipe.__dict__["_progress_bar_config"]
-        else:
-            pipe.__dict__["_progress_bar_config"] = had
 
 
 def _plain_arguments(state: Attachment) -> dict[str, Any]:
-    chosen = {"prompt": "a", "num_inference_steps": 1, "output_type": "pt"}
+    chosen: dict[str, Any] = {"prompt": "a", "class_labels": [0], "num_inference_steps": 1, "output_type": "pt"}
     return {name: value for name, value in chosen.items() if name in state.parameters}
 
 

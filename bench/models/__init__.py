@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from diffopt.bench.models.shapes import SHAPES
 from diffopt.bench.models.shapes_dit import SHAPES_DIT
+from diffopt.bench.models.shapes_edges import SHAPES_EDGES
 from diffopt.bench.models.shapes_flow import SHAPES_FLOW
 from diffopt.bench.models.shapes_pixart import SHAPES_PIXART
 from diffopt.bench.models.shapes_v import SHAPES_V
@@ -82,13 +83,18 @@ class Builtin(Protocol):
         """Return `count` prompts of a split; those of two splits never overlap."""
         ...
 
+    def inputs(self, prompts: Sequence[str]) -> dict[str, object]:
+        """Return what a call is given for prompts: these, or what they stand for, or more beside them."""
+        ...
+
     def scorer(self) -> ImageReader:
         """Load the network that judges images."""
         ...
 
 
 BUILTINS: Mapping[str, Builtin] = {
-    model.name: model for model in (SHAPES, SHAPES_FLOW, SHAPES_PIXART, SHAPES_XL, SHAPES_V, SHAPES_DIT, WORDS)
+    model.name: model
+    for model in (SHAPES, SHAPES_FLOW, SHAPES_PIXART, SHAPES_XL, SHAPES_V, SHAPES_EDGES, SHAPES_DIT, WORDS)
 }
 """Every model that can be trained here."""
 
@@ -102,6 +108,19 @@ def builtin(name: str) -> Builtin | None:
 def shipped() -> tuple[str, ...]:
     """Return the names of the models whose weights are there, in the order they are listed."""
     return tuple(name for name in BUILTINS if builtin(name) is not None)
+
+
+def inputs_of(pipe: object, prompts: Sequence[str]) -> dict[str, object] | None:
+    """Return what a pipeline of a built-in model's directory is given for prompts; None for any that takes prompts alone.
+
+    A pipeline that takes prompts, whatever it was loaded from, says so by `takes_prompts`.
+    """
+    where = str(getattr(pipe, "name_or_path", ""))
+    model = next((model for model in BUILTINS.values() if str(model.directory) == where), None)
+    if model is None or getattr(pipe, "takes_prompts", False):
+        return None
+    given = model.inputs(prompts)
+    return None if given.keys() == {"prompt"} else given
 
 
 def describe(

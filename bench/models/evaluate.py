@@ -15,7 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from diffopt.backends.canny import canny
 from diffopt.bench.models import Builtin, builtin, describe, shipped
+from diffopt.bench.models.shapes_edges import ShapesEdges
+from diffopt.bench.models.shapes_edges.agreement import agreement
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "models.json"
 KEY = ("model", "steps", "device")
@@ -29,6 +32,7 @@ class Followed:
         right: share of the images that show all their prompt asks for.
         attributes: mean share of what is asked for that is shown.
         seconds: of all calls, on a machine with other work.
+        edges: mean agreement with the edges that were given, None for a model that takes none.
     """
 
     model: str
@@ -39,6 +43,7 @@ class Followed:
     right: float
     attributes: float
     seconds: float
+    edges: float | None = None
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -60,7 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _write(given.out, found)
         print(
             f"{found.model}: {found.steps} steps: {found.right:.1%} of {found.prompts} held-out prompts right in"
-            f" everything, attributes {found.attributes:.2%}, {found.seconds:.0f} s",
+            f" everything, attributes {found.attributes:.2%}, {found.seconds:.0f} s"
+            + ("" if found.edges is None else f", edges agree {found.edges:.2f}"),
             flush=True,
         )
 
@@ -74,15 +80,17 @@ def evaluate(model: Builtin, *, steps: int, prompts: int, batch: int = 50, devic
 
     pipe: Any = load_emitted(build_module(describe(model, steps=steps))).to(device)
     asked, scorer = model.prompts("heldout", prompts), model.scorer()
-    right, attributes, seconds = [], [], 0.0
+    right, attributes, edges, seconds = [], [], [], 0.0
     for start in range(0, prompts, batch):
         chosen = asked[start : start + batch]
         seeds = [torch.Generator().manual_seed(start + index) for index in range(len(chosen))]
         started = time.monotonic()
-        images = np.asarray(pipe(chosen, generator=seeds, output_type="np").images, dtype=np.float32)
+        images = np.asarray(pipe(**model.inputs(chosen), generator=seeds, output_type="np").images, dtype=np.float32)
         seconds += time.monotonic() - started
         right.append(scorer.correct(images, chosen))
         attributes.append(scorer.attributes_correct(images, chosen))
+        if isinstance(model, ShapesEdges):
+            edges.append(agreement(canny(np.rint(images * 255).astype(np.uint8)), canny(model.pictures(chosen))))
     return Followed(
         model=model.name,
         device=torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()}, {os.cpu_count()} cores",
@@ -92,6 +100,7 @@ def evaluate(model: Builtin, *, steps: int, prompts: int, batch: int = 50, devic
         right=float(np.concatenate(right).mean()),
         attributes=float(np.concatenate(attributes).mean()),
         seconds=round(seconds, 1),
+        edges=float(np.concatenate(edges).mean()) if edges else None,
     )
 
 

@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=1000, help="held-out prompts in the evaluation")
     parser.add_argument("--batch", type=int, default=0, help="instead of the recipe's own, for a trial")
     parser.add_argument("--workers", type=int, default=12, help="processes that draw")
+    parser.add_argument("--further", action="store_true", help="go on from the weights that --work holds")
     parser.add_argument("--deadline", type=float, default=0.0, help=argparse.SUPPRESS)
     parser.add_argument("--eager", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument(
@@ -56,6 +57,7 @@ def main() -> None:
                 prompts=given.prompts,
                 batch=given.batch,
                 recorded=not given.eager,
+                further=given.further,
             )
         except NotRecorded as error:
             print(f"no CUDA graph ({error}); again, step by step", flush=True)
@@ -110,6 +112,7 @@ def _start(name: str, given: argparse.Namespace, deadline: float) -> subprocess.
     command = [sys.executable, "-m", "diffopt.bench.models.train", "--model", name, "--deadline", str(deadline)]
     command += ["--device", given.device, "--work", str(given.work)]
     command += ["--prompts", str(given.prompts), "--batch", str(given.batch)]
+    command += ["--further"] * given.further
     with (given.work / f"{name}.out").open("wb") as file:
         return subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
 

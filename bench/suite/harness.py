@@ -47,16 +47,17 @@ def as_pipeline(load: Callable[..., Any], generate: Callable[..., Any]) -> Calla
 
 def _calling(base: type, generate: Callable[..., Any], drawn: list[int]) -> type:
     inside = [False]
+    wants_pictures = "image" in inspect.signature(generate).parameters
 
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         if inside[0]:
             return base.__call__(self, *args, **kwargs)
-        given = kwargs["generator"]
+        prompt, given = args[0], kwargs["generator"]
         watched = given if isinstance(given, list) else [given]
         before = [(generator.initial_seed(), generator.get_state()) for generator in watched]
         inside[0] = True
         try:
-            images = generate(self, args[0], given)
+            images = generate(self, prompt, given, *[_pictures(prompt)] * wants_pictures)
         finally:
             inside[0] = False
         drawn[0] += all(
@@ -65,8 +66,19 @@ def _calling(base: type, generate: Callable[..., Any], drawn: list[int]) -> type
         )
         return SimpleNamespace(images=np.asarray(images))
 
+    own = {"__call__": call, "takes_prompts": True, "__module__": base.__module__, "__doc__": base.__doc__}
     # The name stays: what a pipeline is called decides, in diffusers, what may be done with it.
-    return type(base.__name__, (base,), {"__call__": call, "__module__": base.__module__, "__doc__": base.__doc__})
+    return type(base.__name__, (base,), own)
+
+
+def _pictures(prompts: str | list[str]) -> Any:
+    """Return a picture of what each prompt says, which a ControlNet's answer finds the edges of."""
+    from PIL import Image
+
+    from diffopt.bench.models.shapes_edges import SHAPES_EDGES
+
+    drawn = SHAPES_EDGES.pictures([prompts] if isinstance(prompts, str) else prompts)
+    return [Image.fromarray(picture) for picture in drawn]
 
 
 def _watch(pipe: Any, drawn: list[int]) -> None:

@@ -13,7 +13,7 @@ MODEL = "{model}"
 
 def load(model=MODEL, device="cpu", engines="engines"):
     """Return the pipeline on a device; whatever is prepared once is prepared here."""
-    pipe = {pipeline_class}.from_pretrained(model, {given}dtype=torch.{dtype})
+{parts}    pipe = {pipeline_class}.from_pretrained(model, {given}dtype=torch.{dtype})
 {scheduler}    return pipe.to(device)
 
 {helpers}
@@ -33,11 +33,15 @@ if __name__ == "__main__":
     print(made.shape)
 '''
 
+CONTROL = """    controlnet = ControlNetModel.from_pretrained(model, subfolder="controlnet", dtype=torch.{dtype})
+"""
+
 CANNY = '''
 def edges(image):
-    """Return an image's Canny edges, as the ControlNet wants them."""
-    found = cv2.Canny(np.asarray(image), 100, 200)
-    return Image.fromarray(np.stack([found] * 3, axis=-1))
+    """Return the Canny edges of a picture, or of each of several, as the ControlNet wants them."""
+    if isinstance(image, list):
+        return [edges(one) for one in image]
+    return Image.fromarray(as_condition(canny(np.asarray(image)[None]))[0])
 
 '''
 
@@ -53,7 +57,7 @@ def plain_script(family: Family, *, sampler: str, steps: int, dtype: str = "floa
     names = sorted(filter(None, (scheduler, family.pipeline_class, "ControlNetModel" if control else "")))
     imports = f"import torch\nfrom diffusers import {', '.join(names)}"
     if control:
-        imports = f"import cv2\nimport numpy as np\n{imports}\nfrom PIL import Image"
+        imports = f"import numpy as np\n{imports}\nfrom PIL import Image\n\nfrom diffopt.backends.canny import as_condition, canny"
     conditions = "prompt"
     if control:
         conditions = "prompt,\n        image=edges(image)"
@@ -68,8 +72,9 @@ def plain_script(family: Family, *, sampler: str, steps: int, dtype: str = "floa
         model=family.model,
         imports=imports,
         pipeline_class=family.pipeline_class,
-        given='controlnet=ControlNetModel.from_pretrained("demo:shapes-edges-control"), ' if control else "",
+        given="controlnet=controlnet, " if control else "",
         dtype=dtype,
+        parts=CONTROL.format(dtype=dtype) if control else "",
         scheduler=f"    pipe.scheduler = {scheduler}.from_config({_configuration(family, sampler)})\n"
         if scheduler
         else "",

@@ -11,6 +11,7 @@ from diffopt.agents import PLANNERS
 from diffopt.commands import SOURCE, add_json, add_set, print_json, result_json, settings_of
 from diffopt.ir.errors import DiffoptError
 from diffopt.llm_options import add_llm, llm_settings
+from diffopt.sources import check_exists
 
 TEXT = "search for the fastest pipeline that meets the goal, and prove it"
 
@@ -57,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
+    check_exists(options.source, settings_of(options))
     from diffopt.agents import agent_for, promoted
     from diffopt.api import Goal, compile
     from diffopt.display import Display, print_lines

@@ -26,8 +26,14 @@ def run(options: argparse.Namespace) -> int:
     lines = []
     for device in found:
         lines.append(f"{device['device']}  {device['name']}")
-        lines += [f"  {key}: {value}" for key, value in device.items() if key not in ("device", "name")]
+        lines += [_line(key, value) for key, value in device.items() if key not in ("device", "name")]
     lines.append("libraries")
     lines += [f"  {name} {version}" for name, version in libraries.items()]
     print_lines(lines)
     return 0
+
+
+def _line(key: str, value: object) -> str:
+    if key.endswith("_bytes") and isinstance(value, int):
+        return f"  {key.removesuffix('_bytes')}: {value / 1e9:.1f} GB"
+    return f"  {key}: {', '.join(map(str, value)) if isinstance(value, list) else value}"

@@ -11,13 +11,16 @@ from typing import Any
 from diffopt.commands import add_json, add_set, print_json, settings_of, size_of
 from diffopt.ir.errors import DiffoptError
 from diffopt.llm_options import add_llm, llm_settings
+from diffopt.sources import check_exists
 
 TEXT = "have a language model write the whole accelerated script, and judge it by three gates"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("source", metavar="SOURCE", help="the reference: a script, a model directory, or demo:shapes")
+    parser.add_argument(
+        "source", metavar="SOURCE", help="the reference: a script, a model directory, or a built-in model"
+    )
     parser.add_argument("--task", required=True, metavar="TEXT", help="what is wanted, in words; or @FILE")
     parser.add_argument("-o", "--out", default="direct.py", help="where the script goes (default: %(default)s)")
     parser.add_argument(
@@ -52,6 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command; 1 where no script passes."""
+    check_exists(options.source, settings_of(options))
     from diffopt.bench.device import check_target
     from diffopt.direct_run import Wanted, direct
     from diffopt.display import Display, print_lines

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from diffopt.commands import SOURCE, add_json, add_set, print_json, settings_of
 from diffopt.ir.errors import DiffoptError
+from diffopt.sources import check_exists
 
 if TYPE_CHECKING:
     from diffopt.backends.base import Axis
@@ -50,15 +51,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
-    from diffopt.commands import quiet_libraries
-    from diffopt.engine_export import export_engines
-
     if options.finish is not None:
         return _finish(options)
     if options.source is None:
         raise DiffoptError("there is nothing to export", where="SOURCE", hint=f"give {SOURCE}")
     if options.prepare and options.backend != "tensorrt":
         raise DiffoptError("only TensorRT builds in two steps", where="--prepare", hint="add --backend tensorrt")
+    check_exists(options.source, settings_of(options))
+    from diffopt.commands import quiet_libraries
+    from diffopt.engine_export import export_engines
+
     ranges = {name: _range(name, getattr(options, name)) for name in RANGES}
 
     def say(name: str) -> None:

@@ -6,6 +6,7 @@ import argparse
 
 from diffopt.commands import BUILTIN_NAMES, add_json, add_set, print_json, settings_of, size_of
 from diffopt.ir.errors import DiffoptError
+from diffopt.sources import check_exists
 
 TEXT = "race two pipelines against each other: interleaved pairs, fresh seeds, images compared"
 
@@ -27,6 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command; 1 where B does not run."""
+    for source in (options.a, options.b):
+        check_exists(source, settings_of(options))
     from diffopt.bench.device import check_target
     from diffopt.comparison import compare_sources, comparison_lines
     from diffopt.display import Display, print_lines

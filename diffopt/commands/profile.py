@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from diffopt.commands import SOURCE, add_json, add_set, print_json, quiet_libraries, settings_of
+from diffopt.sources import check_exists
 
 TEXT = "say where the time of a pipeline goes here, by stage and step, and from which line of the script it comes"
 
@@ -21,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
+    check_exists(options.source, settings_of(options))
     from diffopt.display import print_lines
     from diffopt.profiling import profile_lines, profile_source
 

@@ -25,7 +25,7 @@ class CacheFeatures(DiffusionPass):
     into a whole-pipeline engine.
     When it helps: with many steps, where features change slowly, and with most of the cost in the deep blocks.
     Refuses when: the denoiser is no UNet, its features are cached, cast or offloaded by layers already, the steps
-    are too few, or the call is more than one denoiser over one whole schedule.
+    are too few, or the call is more than one denoiser over one whole schedule (a ControlNet beside it is not).
     What it costs: tier traded; near at an interval of 2 or 3 of 50 steps.
     References: DeepCache arXiv 2312.00858, uniform and non-uniform.
     """
@@ -75,7 +75,7 @@ class CacheFeatures(DiffusionPass):
             return Refusal(f"branch {self.branch} is below all of the {up_blocks(module)} up blocks but one", where)
         if self.warm >= steps:
             return Refusal(f"the first {self.warm} of {steps} steps are all of them", where)
-        return refuse_schedule(module, self._full(module))
+        return refuse_schedule(module, self._full(module), controls=True)
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         mark(op, Reuse(self._full(op), self.branch), self.name)

@@ -27,7 +27,8 @@ class GateCrossAttention(DiffusionPass):
     When it helps: with long prompts and high resolution, in UNets and PixArt; together with guidance-window it is
     T-GATE. With few text tokens cross-attention costs next to nothing, and so does leaving it out.
     Refuses when: the denoiser has no cross-attention of its own, its features are cached already, the gate rounds
-    to none or all of the steps, or the call is more than one denoiser over one whole schedule.
+    to none or all of the steps, or the call is more than one denoiser over one whole schedule (a
+    ControlNet beside it is not).
     What it costs: tier traded; near for a gate past the middle.
     References: T-GATE arXiv 2404.02747.
     """
@@ -62,7 +63,7 @@ class GateCrossAttention(DiffusionPass):
             return Refusal(f"{kind} has no cross-attention of its own", where, "wrong-kind")
         if round(self.gate * steps) == 0:
             return Refusal(f"a gate at {self.gate:g} holds none of {steps} steps", "diffusion.denoise")
-        return refuse_schedule(module, self._full(module))
+        return refuse_schedule(module, self._full(module), controls=True)
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         mark(op, Reuse(self._full(op)), self.name)

@@ -9,10 +9,10 @@ from typing import Literal
 from xdsl.dialects.builtin import ModuleOp
 
 from diffopt.ir.dialect import (
-    BlendOp,
-    ControlOp,
     EmbeddingType,
     LatentType,
+    ResidualsType,
+    asks_more,
     denoiser_of,
     loops,
     scheduler_of,
@@ -57,10 +57,13 @@ def steps_by_drift(drift: Iterable[float], threshold: float, longest: int) -> tu
     return tuple(full)
 
 
-def refuse_schedule(module: ModuleOp, full: tuple[int, ...]) -> Refusal | None:
-    """Return why the calls of the denoiser cannot follow a schedule, or this one."""
+def refuse_schedule(module: ModuleOp, full: tuple[int, ...], *, controls: bool = False) -> Refusal | None:
+    """Return why the calls of the denoiser cannot follow a schedule, or this one.
+
+    controls: whether what a ControlNet adds may be there.
+    """
     where, steps = "diffusion.denoise", steps_of(module)
-    if why := _several_loops(module):
+    if why := _several_loops(module, controls=controls):
         return Refusal(f"{why}: features are not cached over that yet", where, "wrong-kind")
     if any(predict.full is not None for loop in loops(module) for predict in loop.predicts):
         return Refusal("the features are cached already", f"@{denoiser_of(module).sym_name.data}", "one-cache")
@@ -92,7 +95,7 @@ def up_blocks(module: ModuleOp) -> int:
     return len(blocks) if isinstance(blocks, list) else 4
 
 
-def _several_loops(module: ModuleOp) -> str:
+def _several_loops(module: ModuleOp, *, controls: bool) -> str:
     """Return why a module is more than one denoiser asked over one whole schedule; empty for one that is not."""
     found = loops(module)
     if len(stages(module)) > 1:
@@ -103,12 +106,12 @@ def _several_loops(module: ModuleOp) -> str:
         return f"the call starts at step {found[0].bounds[0]} of the schedule"
     if steps_of(module) != scheduler_of(module).values.get("steps"):
         return "the call ends before its schedule does"
-    if any(isinstance(op, ControlOp | BlendOp) for op in module.walk()):
+    if asks_more(module, controls=controls):
         return "the loop asks more than the denoiser"
     for predict in (predict for loop in found for predict in loop.predicts):
         if predict.sample.type != LatentType():
             return "the latent is not of an image"
-        if any(not isinstance(value.type, EmbeddingType) for value in predict.conditions):
+        if any(not isinstance(value.type, EmbeddingType | ResidualsType) for value in predict.conditions):
             return "the denoiser is given more than embeddings"
     return ""
 

@@ -9,7 +9,7 @@ from typing import Self
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
 
-from diffopt.ir.dialect import DenoiseOp, denoise_loop, loops, only_plain, steps_of, to_attribute
+from diffopt.ir.dialect import ControlOp, DenoiseOp, denoise_loop, loops, only_plain, steps_of, to_attribute
 from diffopt.passes.base import DiffusionPass, Example, Family, Refusal, Tier
 from diffopt.passes.steps.solvers import asks_twice
 
@@ -22,7 +22,8 @@ class GuidanceWindow(DiffusionPass):
     halves the denoiser's batch there. With `stop=0` the unconditional branch is dead and removed altogether.
     When it helps: with classifier-free guidance, where late steps fix detail rather than content.
     Refuses when: there is no guidance, it is windowed already, the window rounds to all of the steps, or to none
-    although `stop` is not 0, the call is more than a plain loop, or the scheduler asks the denoiser twice a step.
+    although `stop` is not 0, the call is more than a plain loop (a ControlNet beside a UNet is not), or the scheduler asks
+    the denoiser twice a step.
     What it costs: tier traded; near for a `stop` close to 1.
     References: limited-interval guidance arXiv 2404.07724; adaptive guidance arXiv 2312.12487.
     """
@@ -55,7 +56,7 @@ class GuidanceWindow(DiffusionPass):
         found, steps = loops(module), steps_of(module)
         if not any(loop.guide for loop in found):
             return Refusal("there is no classifier-free guidance", "diffusion.denoise", "needs-guidance")
-        if why := only_plain(module):
+        if why := only_plain(module, controls=True):
             return Refusal(f"{why}: a window over that is not made yet", "diffusion.denoise", "wrong-kind")
         if len(found) > 1:
             return Refusal("the guidance is windowed already", "diffusion.denoise", "one-window")
@@ -74,7 +75,10 @@ class GuidanceWindow(DiffusionPass):
         # The operand of `guide` that is scaled up is the conditional one, by the op's definition.
         conditional = next(p for p in loop.predicts if p.result is guide.cond)
         scheduler, denoiser = (s.component.root_reference.data for s in (loop, conditional))
-        tail = denoise_loop(scheduler, denoiser, cut, steps, loop.result, (tuple(conditional.conditions),), None)
+        asked = [value.owner for value in conditional.conditions if isinstance(value.owner, ControlOp)]
+        given = tuple(value for value in conditional.conditions if not isinstance(value.owner, ControlOp))
+        controls = [(control.component.root_reference.data, control.image) for control in asked]
+        tail = denoise_loop(scheduler, denoiser, cut, steps, loop.result, (given,), None, controls=controls)
         tail.predicts[0].set_reuse(conditional.reuse)
         tail.attributes["origin"] = to_attribute(self.name)
         _insert_after(loop, tail)

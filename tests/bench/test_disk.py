@@ -4,12 +4,13 @@ import errno
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from diffopt.bench.disk import disk_is_full, make_folder, write_bytes, write_new, write_text
+from diffopt.bench.disk import disk_is_full, make_folder, scratch, write_bytes, write_new, write_text
 from diffopt.ir.errors import DiffoptError
 
 
@@ -86,3 +87,19 @@ def test_a_folder_in_the_place_of_a_file_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "worker.log" / "deep").mkdir(parents=True)
     write_new(tmp_path / "worker.log", b"log")
     assert (tmp_path / "worker.log").read_bytes() == b"log"
+
+
+def test_what_a_killed_run_left_is_removed_at_the_next_start_and_nothing_else(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from diffopt.bench.disk import scratch\n"
+        "with scratch('diffopt-x-', Path(sys.argv[1])): os.kill(os.getpid(), 9)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False).returncode == -9
+    (left,) = tmp_path.iterdir()
+    (tmp_path / "diffopt-x-of-somebody").mkdir()
+    (tmp_path / "other").mkdir()
+    with scratch("diffopt-x-", tmp_path) as one, scratch("diffopt-x-", tmp_path) as two:
+        assert one.is_dir()
+        assert one != two
+        assert not left.exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["diffopt-x-of-somebody", "other"]

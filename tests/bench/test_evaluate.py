@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pytest
 
 from diffopt.bench import memory
+from diffopt.bench.confinement import landlock_version
 from diffopt.bench.evaluate import Evaluator, Failed, Measured, Program, outcome_from_json
 from diffopt.bench.forkserver import ForkServer
 from diffopt.bench.resident import Images
@@ -203,3 +204,24 @@ def test_a_baseline_that_needs_what_is_walled_off_runs_without_walls_and_it_is_t
         outcome = evaluator.evaluate(tiny_program("plain"), pairs=PAIRS)
     assert isinstance(outcome, Measured), outcome
     assert outcome.environment["guards"] == ["limits"]
+
+
+COMPILES = """
+_load = load
+def load(**options):
+    import torch
+    pipe = _load(**options)
+    pipe.vae.post_quant_conv = torch.compile(torch.nn.Sequential(pipe.vae.post_quant_conv, torch.nn.Hardtanh(-1e6, 1e6)))
+    return pipe
+"""
+
+
+@pytest.mark.slow
+def test_a_program_may_compile_code_within_the_walls(
+    evaluator: Evaluator, tiny_program: TinyProgram, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluator.place, "memory_limit", 4 << 30)  # inductor starts processes of its own
+    monkeypatch.setattr(evaluator.place, "timeout_s", 280.0)  # and takes its time on a busy machine
+    found = measured(evaluator, tiny_program("compiles", tail=COMPILES))
+    assert "files" in str(found.environment["guards"]) or not landlock_version()
+    assert any((evaluator.place.engines / "inductor").rglob("*.so"))

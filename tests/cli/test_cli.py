@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -259,3 +260,26 @@ def test_output_into_a_closed_pipe_is_no_traceback() -> None:
     command = f"{sys.executable} -m diffopt passes export | head -c 1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False)
     assert "Traceback" not in done.stderr
+
+
+def test_a_patch_asks_for_no_size_that_it_does_not_name(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    script = tmp_path / "draw.py"
+    script.write_text(GOOD.replace("'model'", "'nobody/nothing'"))
+    patch = printed(capsys, "emit", str(script), "--patch", "--passes", "reduce-steps{steps=12}")
+    assert "+pipe('x', num_inference_steps=12)" in patch
+    whole = refused(capsys, "emit", str(script), "--patch", "--passes", "export{scope=pipeline}")
+    for said in (whole, refused(capsys, "emit", str(script))):
+        assert "height must be a whole number of pixels: give --set height=PIXELS" in said
+
+
+def test_a_pass_shows_what_its_numbers_may_be(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "  steps: int = 20 (from 1 to 1000)\n" in printed(capsys, "passes", "reduce-steps")
+    options = json.loads(printed(capsys, "passes", "guidance-window", "--json"))["options"]
+    assert options[0]["must_be"] == "a fraction of the steps, from 0 to below 1"
+
+
+def test_devices_are_shown_in_gigabytes(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = printed(capsys, "devices")
+    assert re.search(r"^  memory: \d+\.\d GB$", shown, re.MULTILINE)
+    assert "_bytes" not in shown
+    assert "[" not in shown

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import runpy
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -130,28 +132,47 @@ STYLES: Mapping[str, Mapping[str, str]] = {
 
 PASSES = "reduce-steps{steps=6},export{backend=openvino}"
 
-RUN_NOTEBOOK = """
-import json, sys
-cells = json.load(open(sys.argv[1]))["cells"]
-exec(compile("\\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code"), "cells", "exec"))
-"""
 
+def run(script: Path, *, apart: bool) -> str:
+    """Run a script or a notebook in its folder and return the hash of the pixels it saved.
 
-def run(folder: Path, *arguments: str) -> str:
-    """Run Python in a folder and return the hash of the pixels it saved."""
+    apart: in a process of its own, which imports everything anew; else here, as `python SCRIPT` would.
+    """
     from PIL import Image
 
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    with Image.open(folder / "out.png") as image:
+    if apart:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            [sys.executable, script.name],
+            cwd=script.parent,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+    else:
+        run_here(script)
+    with Image.open(script.parent / "out.png") as image:
         return hashlib.sha256(image.tobytes()).hexdigest()
+
+
+def run_here(script: Path) -> None:
+    known = set(sys.modules)
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        patch.chdir(script.parent)
+        patch.setattr(sys, "path", [str(script.parent), *sys.path])
+        patch.setattr(sys, "argv", [script.name])
+        if script.suffix == ".ipynb":
+            cells = json.loads(script.read_text(encoding="utf-8"))["cells"]
+            code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+            exec(compile(code, "cells", "exec"), {"__name__": "__main__"})  # noqa: S102 - what is tested
+        else:
+            runpy.run_path(script.name, run_name="__main__")
+    for name in set(sys.modules) - known:  # a project's own files are others in the next one
+        if str(getattr(sys.modules[name], "__file__", None) or "").startswith(str(script.parent)):
+            del sys.modules[name]
 
 
 def git_apply(folder: Path, *arguments: str) -> None:
@@ -195,7 +216,6 @@ def test_the_patched_script_makes_the_emitted_image(
     module = applied(Trace.parse(PASSES), source.module)
     (tmp_path / "changes.patch").write_text(script_patch(module, source, engines=engines), encoding="utf-8")
     git_apply(tmp_path)
-    arguments = ("-c", RUN_NOTEBOOK, script.name) if script.suffix == ".ipynb" else (script.name,)
-    assert run(tmp_path, *arguments) == emitted(emit_pipeline(module))
+    assert run(script, apart=style == "function") == emitted(emit_pipeline(module))
     git_apply(tmp_path, "-R")
     assert {name: (tmp_path / name).read_text(encoding="utf-8") for name in files} == dict(files)

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffopt.ir.description import PipelineDescription
@@ -156,7 +156,7 @@ def test_a_directory_is_refused(tmp_path: Path) -> None:
         describe_script(tmp_path)
 
 
-@settings(max_examples=60, deadline=2000, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30)
 @given(st.sampled_from(CORPUS), st.floats(0, 1))
 def test_a_truncated_script_lifts_or_is_refused(path: Path, share: float) -> None:
     text = read_script(path)

@@ -145,7 +145,7 @@ TEXT_CASES = [
         [("steps = 50", 'origin = "x\\nimport os", steps = 50')],
     ),
     (
-        "call-is-complete",
+        "size-is-known",
         "height must be a whole number of pixels: give --set height=PIXELS --set width=PIXELS, or download the model",
         "@pipeline",
         [("height = 64 : i64, ", "")],

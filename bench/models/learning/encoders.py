@@ -64,9 +64,11 @@ def load_tokenizer(folder: Path, kind: str = "CLIPTokenizer") -> Any:
     return tokenizer
 
 
-def tokens_of(tokenizer: Any, captions: list[str], device: torch.device) -> dict[str, torch.Tensor]:
-    """Return "input_ids" and "attention_mask" [n, 32] of captions, padded as the pipelines do."""
-    made = tokenizer(captions, padding="max_length", max_length=TOKENS, truncation=True, return_tensors="pt")
+def tokens_of(
+    tokenizer: Any, captions: list[str], device: torch.device, length: int = TOKENS
+) -> dict[str, torch.Tensor]:
+    """Return "input_ids" and "attention_mask" [n, length] of captions, padded as the pipelines do."""
+    made = tokenizer(captions, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
     return {name: made[name].to(device) for name in ("input_ids", "attention_mask")}
 
 

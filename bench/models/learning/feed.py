@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 DROPOUT = 0.1
-"""Share of the captions that a step replaces by the empty one, for classifier-free guidance."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +26,7 @@ class Feed:
         empty: the states of no prompt, by the same names, each [...].
         labels: further values of the examples by name, each [n, ...].
         constants: what every step needs, by name.
+        dropout: share of the captions that a step replaces by the empty one, for classifier-free guidance.
     """
 
     clean: torch.Tensor
@@ -34,6 +34,7 @@ class Feed:
     empty: dict[str, torch.Tensor] = field(default_factory=dict)
     labels: dict[str, torch.Tensor] = field(default_factory=dict)
     constants: dict[str, torch.Tensor] = field(default_factory=dict)
+    dropout: float = DROPOUT
 
     def draw(self, count: int) -> dict[str, torch.Tensor]:
         """Return `count` random examples: "clean" and every state and label, floats as float32."""
@@ -42,7 +43,7 @@ class Feed:
         device, total = self.clean.device, len(self.clean)
         rows = torch.randint(total, (count,), device=device)
         drawn = {"clean": self.clean[rows].float(), **{name: value[rows] for name, value in self.labels.items()}}
-        dropped = torch.rand(count, device=device) < DROPOUT
+        dropped = torch.rand(count, device=device) < self.dropout
         for name, states in self.texts.items():
             wordings = len(states) // total
             chosen = states[rows * wordings + torch.randint(wordings, (count,), device=device)]

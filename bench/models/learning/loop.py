@@ -20,7 +20,6 @@ FLAT = 0.35
 """Share of the time after which the learning rate falls along a cosine."""
 SETTLE = 0.2
 """Until this share of the time the average of the weights is only a copy of them."""
-DECAY = 0.998
 CLIP = 1.0
 _SYNC_STEPS = 20
 
@@ -68,6 +67,7 @@ def fit(
     average: bool = True,
     half: bool = True,
     recorded: bool = True,
+    decay: float = 0.998,
 ) -> nn.Module:
     """Train for `seconds` and return the moving average of the network (the network itself without `average`).
 
@@ -77,6 +77,7 @@ def fit(
         half: run the loss under bfloat16 autocast.
         recorded: replay a step as a CUDA graph, where there is CUDA.
         seconds: wall time in all; the schedule follows the clock, not a number of steps.
+        decay: of the moving average, a step.
         keep: called with the average about every eighth of the time, to write a checkpoint.
     """
     import torch
@@ -100,7 +101,7 @@ def fit(
         optimizer.step()
         if average:
             with torch.no_grad():
-                torch._foreach_lerp_(averages, [weight.detach() for weight in weights], 1 - DECAY)
+                torch._foreach_lerp_(averages, [weight.detach() for weight in weights], 1 - decay)
         return value.detach()
 
     started = time.monotonic()

@@ -19,6 +19,25 @@ def v_prediction(predict: Predict, clean: torch.Tensor, alphas: torch.Tensor) ->
         clean: [n, ...].
         alphas: `alphas_cumprod` of the schedule [1000], on the same device.
     """
+    noisy, wanted, times = _noised(clean, alphas)
+    return (predict(noisy, times).float() - wanted).square().mean()
+
+
+def taught(predict: Predict, teacher: Predict, clean: torch.Tensor, alphas: torch.Tensor) -> torch.Tensor:
+    """Return the distance to what a trained network says about the same noisy examples, drawn as in `v_prediction`.
+
+    Its answer is the mean of what the data would say one example at a time, so far fewer steps do.
+    """
+    import torch
+
+    noisy, _, times = _noised(clean, alphas)
+    with torch.no_grad():
+        wanted = teacher(noisy, times).float()
+    return (predict(noisy, times).float() - wanted).square().mean()
+
+
+def _noised(clean: torch.Tensor, alphas: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return noisy examples, their v, and their timesteps."""
     import torch
 
     count, device = len(clean), clean.device
@@ -28,8 +47,7 @@ def v_prediction(predict: Predict, clean: torch.Tensor, alphas: torch.Tensor) ->
     shape = (count,) + (1,) * (clean.ndim - 1)
     signal, spread = alphas[times].sqrt().view(shape), (1 - alphas[times]).sqrt().view(shape)
     noise = torch.randn_like(clean)
-    wanted = signal * noise - spread * clean
-    return (predict(signal * clean + spread * noise, times).float() - wanted).square().mean()
+    return signal * clean + spread * noise, signal * noise - spread * clean, times
 
 
 def flow_velocity(predict: Predict, clean: torch.Tensor, shift: float) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 import time
@@ -18,6 +19,7 @@ from diffopt.bench.models.learning.drawing_pool import Draw, Drawn, draw_shapes,
 from diffopt.bench.models.learning.loop import Say, Stop, fit
 from diffopt.bench.models.learning.recipe import Parts, Recipe
 from diffopt.bench.models.shapes_dit.recipe import RECIPE as DIT
+from diffopt.bench.models.shapes_edges.recipe import RECIPE as EDGES
 from diffopt.bench.models.shapes_flow.recipe import RECIPE as FLOW
 from diffopt.bench.models.shapes_pixart.recipe import RECIPE as PIXART
 from diffopt.bench.models.shapes_v.recipe import RECIPE as V
@@ -44,7 +46,7 @@ POOLS = {
     pool.name: pool
     for pool in (Pool("words", draw_words, 43), Pool("shapes", draw_shapes, 41), Pool("single", draw_single, 42))
 }
-RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for recipe in (FLOW, PIXART, WORDS, XL, V, DIT)}
+RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for recipe in (FLOW, PIXART, WORDS, XL, V, EDGES, DIT)}
 _EVALUATE_S = 35.0
 """Kept at the end for the evaluation, but not more than two fifths of the time."""
 STEPS = (50, 10)
@@ -65,15 +67,27 @@ def judge_of(recipe: Recipe) -> Any:
 
 
 def train_one(
-    name: str, work: Path, deadline: float, device: str, *, prompts: int, batch: int = 0, recorded: bool = True
+    name: str,
+    work: Path,
+    deadline: float,
+    device: str,
+    *,
+    prompts: int,
+    batch: int = 0,
+    recorded: bool = True,
+    further: bool = False,
 ) -> None:
-    """Train until shortly before `deadline` (seconds since the epoch), write `work`/NAME.safetensors, evaluate."""
+    """Train until shortly before `deadline` (seconds since the epoch), write `work`/NAME.safetensors, evaluate.
+
+    further: go on from the weights that are there; the log goes on, too.
+    """
     import torch
 
     stop = Stop(recorded)
     recipe = replace(RECIPES[name], batch=batch) if batch else RECIPES[name]
     log, stored = work / f"{name}.log", work / f"{name}.safetensors"
-    if recorded:
+    further = further and stored.exists()
+    if recorded and not further:
         log.unlink(missing_ok=True)
 
     def say(text: str) -> None:
@@ -86,21 +100,24 @@ def train_one(
     say(f"{name}: {versions}, {chip}, beside other work; batch {recipe.batch}, rate {recipe.rate}, seed {recipe.seed}")
     place = torch.device(device)
     torch.manual_seed(recipe.seed)
-    torch.set_num_threads(2)
+    torch.set_num_threads(2 if device == "cuda" else len(os.sched_getaffinity(0)))
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    parts = {part: network.to(place) for part, network in recipe.blank().items()}
+    begun = load_parts(recipe, stored) if further else recipe.blank()
+    parts = {part: network.to(place) for part, network in begun.items()}
     drawn = Drawn.load(work / recipe.pool)
     left = deadline - time.time()
-    left = recipe.prepare(drawn, parts, place, left - min(_EVALUATE_S, 0.4 * left), say, stop)
+    left -= min(_EVALUATE_S, 0.4 * left)
+    if not further:
+        left = recipe.prepare(drawn, parts, place, left, say, stop)
     started = time.monotonic()
     feed = recipe.feed(drawn, parts, place)
     left -= time.monotonic() - started
     say(f"{len(feed.clean)} examples ready in {time.monotonic() - started:.0f} s; {left:.0f} s for the denoiser")
 
     def keep(mean: nn.Module) -> None:
-        save_parts({**parts, recipe.component: mean}, stored)
+        save_parts({**parts, recipe.component: recipe.finished(mean)}, stored)
 
-    network = parts[recipe.component]
+    network = recipe.begun(parts[recipe.component]).to(place)
     if place.type == "cuda" and recipe.component == "unet":
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     network.train()
@@ -112,6 +129,8 @@ def train_one(
         say=say,
         stop=stop,
         keep=keep,
+        half=place.type == "cuda",
+        decay=recipe.decay,
     )
     keep(mean)
     say(f"wrote {stored.name}, {stored.stat().st_size / 1e6:.2f} MB")

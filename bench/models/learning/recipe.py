@@ -31,6 +31,7 @@ class Recipe(ABC):
         batch: examples a step.
         rate: highest learning rate.
         seed: of the first weights and of every draw.
+        decay: of the moving average of the weights, a step.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Recipe(ABC):
     batch: int
     rate: float
     seed: int
+    decay: float = 0.998
 
     @abstractmethod
     def network(self) -> nn.Module:
@@ -59,6 +61,14 @@ class Recipe(ABC):
     @abstractmethod
     def loss(self, network: nn.Module, feed: Feed) -> torch.Tensor:
         """Draw a batch of the feed and return its loss; nothing is read back from the device."""
+
+    def begun(self, network: nn.Module) -> nn.Module:
+        """Return the denoiser as it learns, from the denoiser as it is stored."""
+        return network
+
+    def finished(self, network: nn.Module) -> nn.Module:
+        """Return the denoiser as it is stored, from the denoiser as it learns."""
+        return network
 
     @abstractmethod
     def pipeline(self, parts: Parts) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,6 +14,13 @@ from diffopt.bench.models.shapes import Shapes
 @dataclass(frozen=True)
 class ShapesDiT(Shapes):
     """The model; its prompts are names of classes, and training has seen all of them."""
+
+    def inputs(self, prompts: Sequence[str]) -> dict[str, object]:
+        """Return what a call is given for names of classes: their numbers."""
+        from diffopt.bench.models.shapes_dit.classes import labels
+
+        numbers = {name: number for number, name in labels().items()}
+        return {"class_labels": [numbers[name] for name in prompts]}
 
     def prompts(self, split: Literal["calibration", "search", "heldout"], count: int, seed: int = 0) -> list[str]:
         """Return `count` names of classes; the classes of two splits never overlap, but all were trained on."""

@@ -40,3 +40,16 @@ def phrase(number: int) -> str:
 def labels() -> dict[int, str]:
     """Return the name of every class by its number."""
     return {number: phrase(number) for number in range(CLASSES)}
+
+
+def attributes() -> list[tuple[int, ...]]:
+    """Return the attributes of every class, each attribute of each axis a number of its own."""
+    starts = [sum(len(axis) for axis in _AXES[:index]) for index in range(len(_AXES))]
+    rows = []
+    for number in range(CLASSES):
+        row = []
+        for start, axis in zip(reversed(starts), reversed(_AXES), strict=True):
+            number, index = divmod(number, len(axis))
+            row.append(start + index)
+        rows.append(tuple(row))
+    return rows

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -38,6 +38,10 @@ class Words:
             (scene,) = random_scenes(1, rng, split)
             chosen.setdefault(scene, caption(scene, rng))
         return list(chosen.values())
+
+    def inputs(self, prompts: Sequence[str]) -> dict[str, object]:
+        """Return what a call is given for prompts: these."""
+        return {"prompt": list(prompts)}
 
     def scorer(self) -> Scorer:
         """Load the network that reads scenes back from images."""

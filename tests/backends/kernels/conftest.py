@@ -11,7 +11,7 @@ import torch
 
 from diffopt.backends.kernels import launching
 
-SHAPES = 200
+SHAPES, THOROUGH = 40, 200
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 2.0**-10, torch.bfloat16: 2.0**-7}
 """A unit in the last place as a relative error, and in float32 what sums add: the interpreter cuts numbers off."""
 
@@ -45,10 +45,10 @@ Draws: TypeAlias = Iterator[Draw]
 
 
 @pytest.fixture
-def draws() -> Draws:
+def draws(request: pytest.FixtureRequest) -> Draws:
     """Draws for as many shapes as every kernel is tried on."""
     assert launching.interpreted()
-    return (Draw(seed) for seed in range(SHAPES))
+    return (Draw(seed) for seed in range(THOROUGH if request.config.getoption("--thorough") else SHAPES))
 
 
 @pytest.fixture(autouse=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from diffopt.bench.fit import load_emitted
@@ -68,15 +69,34 @@ def test_the_emitted_baseline_makes_the_images_of_plain_diffusers_bit_for_bit(na
     absent = {part: None for part, kind in index.items() if kind == [None, None]}
     by_hand = getattr(diffusers, index["_class_name"]).from_pretrained(model.directory, **absent, dtype=torch.float32)
     by_hand.set_progress_bar_config(disable=True)
-    call = {"guidance_scale": model.guidance, "height": model.height, "width": model.width, **model.arguments}
-    prompts = model.prompts("search", 2)
+    sizes = {} if index["_class_name"] == "DiTPipeline" else {"height": model.height, "width": model.width}
+    call = {"guidance_scale": model.guidance, **sizes, **model.arguments}
+    given = model.inputs(model.prompts("search", 2))
 
     def seeds() -> list[torch.Generator]:
         return [torch.Generator().manual_seed(seed) for seed in (1, 2)]
 
-    wanted = by_hand(prompts, num_inference_steps=4, **call, generator=seeds(), output_type="np").images
+    wanted = by_hand(**given, num_inference_steps=4, **call, generator=seeds(), output_type="np").images
     emitted = load_emitted(lift(name, steps=4).module)
-    assert np.array_equal(emitted(prompts, generator=seeds(), output_type="np").images, wanted)
+    assert np.array_equal(emitted(**given, generator=seeds(), output_type="np").images, wanted)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in shipped() if name != "demo:shapes"])
+def test_a_model_draws_what_prompts_say_in_ten_steps_and_the_same_twice(name: str) -> None:
+    import torch
+
+    model = BUILTINS[name]
+    pipe, prompts = load_emitted(lift(name, steps=10).module), model.prompts("search", 12, seed=5)
+
+    def drawn(count: int) -> npt.NDArray[np.float32]:
+        seeds = [torch.Generator().manual_seed(seed) for seed in range(count)]
+        return np.asarray(pipe(**model.inputs(prompts[:count]), generator=seeds, output_type="np").images)
+
+    images = drawn(12)
+    assert model.scorer().attributes_correct(images, prompts).mean() >= 0.95
+    assert model.scorer().correct(images, prompts).mean() >= 0.75
+    assert np.array_equal(drawn(2), drawn(2))
 
 
 def test_a_model_without_weights_is_refused_with_those_that_have_some() -> None:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from diffopt.bench.confinement import landlock_version
+from diffopt.bench.environment import needed_to_run
 from diffopt.bench.evaluate import Evaluator, Program
+from diffopt.bench.forkserver import ForkServer
 from diffopt.bench.models import builtin
 from diffopt.bench.suite import Method, Task, tasks
 from diffopt.bench.suite.arms.rules import answer, baseline
 from diffopt.bench.suite.families import FAMILIES
 from diffopt.bench.suite.harness import measured_text
 from diffopt.bench.suite.measured_gates import absolute_gate, relative_gate
-from diffopt.bench.suite.measuring import adherence
+from diffopt.bench.suite.measuring import Protocol, adherence, evaluator_of
 from diffopt.bench.suite.static_gate import static_gate, strict_gate
 from diffopt.bench.suite.writing import plain_script
 from diffopt.bench.workload import Workload
@@ -82,6 +86,25 @@ AT_SIGHT |= {
         PLAIN.replace("import torch\n", "import torch\nimport diffopt.bench.suite.harness as h\n", 1), "which judges it"),
 }  # fmt: skip
 
+AT_SIGHT |= {
+    "makes its denoiser half": (in_load("pipe.unet.half()"), "makes a part float16"),
+    "makes its denoiser half under another name": (
+        in_load("part = pipe.unet", "part.to(dtype=torch.bfloat16)"), "makes a part bfloat16"),
+    "makes its parts half one after another": (
+        in_load("for part in (pipe.unet, pipe.vae):", "    part.half()"), "makes a part float16"),
+    "loads a part in 16 bits": (
+        in_load('pipe.vae = AutoencoderKL.from_pretrained(model, subfolder="vae", torch_dtype=torch.float16)').replace(
+            "import ", "import AutoencoderKL, ", 2).replace("import AutoencoderKL, torch", "import torch"),
+        "makes a part float16"),
+    "makes the whole pipeline half": (in_load("pipe = pipe.to(torch.float16)"), "dtype: 'float16', asked for 'float32'"),
+    "stops guiding as the call runs": (
+        PLAIN.replace("        generator=generator,", "        generator=generator,\n        callback_on_step_end=print,"),
+        "`callback_on_step_end` is given"),
+    "replaces the forward of its denoiser": (in_load("pipe.unet.forward = pipe.vae.forward"), "`pipe.unet.forward` is replaced"),
+    "sets the guidance where nobody reads it": (
+        in_generate("pipe._guidance_scale = 1.0"), "`pipe._guidance_scale` is replaced"),
+}  # fmt: skip
+
 OF_A_CACHE: dict[str, tuple[str, str]] = {
     "imports the method and does not apply it": (
         PLAIN.replace("import torch\n", "import torch\nfrom diffopt.backends.runtime import follow_step_plan\n", 1),
@@ -119,6 +142,12 @@ def test_the_static_gate_catches_an_answer_that(name: str) -> None:
     verdict = static_gate(asked(), code)
     assert verdict.error == "key attributes", verdict
     assert any(reason in said for said in verdict.reasons), verdict
+
+
+def test_a_part_in_16_bits_is_free_where_methods_are_free() -> None:
+    aimed = next(task for task in tasks() if task.level == 4 and task.family == "sd15")
+    code = baseline(aimed).replace(END, f"    pipe.unet.half()\n    pipe.unet.forward = pipe.unet.forward\n{END}")
+    assert static_gate(aimed, code).passed
 
 
 @pytest.mark.parametrize("name", OF_A_CACHE)
@@ -168,6 +197,7 @@ def evaluator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Evaluator]:
         Program("baseline", measured_text(baseline(asked()))), work, work=folder, engines=folder / "engines",
         scorer=shapes.scorer(), model=str(shapes.directory), threads=1,
     ) as running:  # fmt: skip
+        running.place.readable = needed_to_run(shapes.directory)
         yield running
 
 
@@ -201,6 +231,16 @@ if os.fork() == 0:
 
 
 def load"""
+
+
+def test_answers_read_the_libraries_and_their_model_alone(tmp_path: Path) -> None:
+    server = ForkServer(tmp_path, environment={})
+    evaluator = evaluator_of("demo:shapes", PLAIN, tmp_path, Protocol(), server)
+    shapes = builtin("demo:shapes")
+    assert shapes is not None
+    assert set(evaluator.place.readable) == set(needed_to_run(shapes.directory))
+    assert not any(Path(__file__).is_relative_to(path) for path in evaluator.place.readable)
+
 
 OUT_OF_SIGHT: dict[str, tuple[Task, str, tuple[str, str, str]]] = {
     "shows every prompt the same stored picture": (
@@ -240,6 +280,8 @@ OUT_OF_SIGHT: dict[str, tuple[Task, str, tuple[str, str, str]]] = {
             CALL, f"    if str(prompt) in KEPT and generator:\n        return KEPT[str(prompt)]\n{CALL}").replace(
             "return pipe(", "KEPT[str(prompt)] = pipe(").replace(").images", ").images\n    return KEPT[str(prompt)]"),
         ("absolute", "protocol", "timed calls gave images")),
+    "reads a file of the machine it is judged on": (
+        asked(), in_load(f"open({__file__!r}).read()"), ("absolute", "compile", "Permission denied")),
     "works on while the baseline is timed": (
         asked(), PLAIN.replace("\n\ndef load", FORKS, 1), ("absolute", "protocol", "while the baseline was timed")),
 }  # fmt: skip
@@ -249,6 +291,8 @@ OUT_OF_SIGHT: dict[str, tuple[Task, str, tuple[str, str, str]]] = {
 @pytest.mark.parametrize("name", OUT_OF_SIGHT)
 def test_the_measured_gates_catch_an_answer_that(evaluator: Evaluator, name: str) -> None:
     task, code, (gate, error, reason) = OUT_OF_SIGHT[name]
+    if reason == "Permission denied" and not landlock_version():
+        pytest.skip("this kernel has no Landlock")
     found = gates(evaluator, task, code)
     assert found[:2] == (gate, error), found
     assert reason in found[2], found
