@@ -7,7 +7,7 @@ import functools
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from diffopt.backends import BackendError
 from diffopt.backends.runtime.int8 import SCHEMES
@@ -114,13 +114,13 @@ def fit_solvers(
     from diffopt.passes.pipeline import Trace, applied
     from diffopt.passes.steps.fit_solver import FitSolver
     from diffopt.passes.steps.fit_timesteps import FitTimesteps
-    from diffopt.passes.steps.solvers import Solver, is_flow
+    from diffopt.passes.steps.solvers import is_flow
 
     def request(pipe: Any) -> object:
         generator = [torch.Generator().manual_seed(seed + index) for index in range(len(prompts))]
         return pipe(list(prompts), generator=generator, output_type="latent")
 
-    solver: Solver = "euler" if is_flow(scheduler_of(module)) else "dpmsolver++"
+    solver: Literal["dpmsolver++", "euler"] = "euler" if is_flow(scheduler_of(module)) else "dpmsolver++"
     ahead = Trace.parse(under)
     pipe = load_emitted(module)
     traced = trace_trajectory(pipe, lambda: request(pipe))
