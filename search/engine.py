@@ -20,7 +20,7 @@ from diffopt.search.goals import LEVELS, Constraints, Level, winners
 from diffopt.search.history import History, features, read
 from diffopt.search.records import Attempt, Candidate, Proposal, Proposer, Trial
 from diffopt.search.repair import repair
-from diffopt.search.selection import Points, front
+from diffopt.search.selection import front
 from diffopt.search.space import Legal, PassSpace, Refused, Space, Steps, tidy
 from diffopt.search.standing import disappointing, unearned
 from diffopt.search.surrogate import Surrogate
@@ -55,7 +55,7 @@ class Settings:
     opening: int = 8
     population: int = 12
     offspring: int = 20
-    rounds: int = 3
+    rounds: int = 6
     scattered: int = 20
     exploration: float = 0.0
     levels: tuple[Level, ...] = LEVELS
@@ -243,14 +243,14 @@ class Engine:
         rng: np.random.Generator,
     ) -> _Choice | None:
         """Return the program worth most, less where its parts tend to fail, after some rounds of bettering it unmeasured."""
-        waited_for = self._store.pending(self.run_id)
-        flying = [{**c.facts, **trace_facts(self._space.parse(c.trace).passes)} for c in waited_for]
-        pending = surrogate.predict(flying)[0] if flying else None
+        flying = [
+            {**c.facts, **trace_facts(self._space.parse(c.trace).passes)} for c in self._store.pending(self.run_id)
+        ]
         pool: list[_Choice] = []
         made: Sequence[_Choice] = [*waiting, *self._offspring(parents, seen, rng, self._settings.offspring)]
         for left in reversed(range(self._settings.rounds)):
             pool = sorted(
-                [*pool, *self._weighed(surrogate, history, made, pending)], key=lambda choice: choice.rank, reverse=True
+                [*pool, *self._weighed(surrogate, history, made, flying)], key=lambda choice: choice.rank, reverse=True
             )
             if left:
                 best, known = [c.steps for c in pool[: self._settings.population]], seen | {c.legal.key for c in pool}
@@ -258,12 +258,17 @@ class Engine:
         return pool[0] if pool else None
 
     def _weighed(
-        self, surrogate: Surrogate, history: History, choices: Sequence[_Choice], pending: Points | None
+        self,
+        surrogate: Surrogate,
+        history: History,
+        choices: Sequence[_Choice],
+        flying: Sequence[Mapping[str, float]],
     ) -> list[_Choice]:
-        """Return the choices with what they are expected to be worth."""
+        """Return the choices with what they are expected to be worth while others are being measured."""
         if not choices:
             return []
-        mean, deviation = surrogate.predict([features(c.steps, c.legal) for c in choices])
+        mean, deviation = surrogate.predict([features(c.steps, c.legal) for c in choices], flying)
+        pending = surrogate.predict(flying)[0] if flying else None
         kept = [bool(c.legal.facts.get("steps_kept")) for c in choices]
         found = worth(history, self.constraints, mean, deviation, kept, self._settings.levels, pending)
         return [
