@@ -71,7 +71,18 @@ def test_another_machine_or_model_is_refused_in_one_line(tiny: ModuleOp, tmp_pat
 
 
 @pytest.mark.slow
-def test_a_supervisor_measures_what_it_is_told_in_text(tiny: ModuleOp, tmp_path: Path) -> None:
+def test_a_supervisor_measures_what_it_is_told_in_text(
+    tiny: ModuleOp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered: list[Evaluator] = []
+    enter = Evaluator.__enter__
+
+    def remembered(evaluator: Evaluator) -> Evaluator:
+        entered.append(evaluator)
+        return enter(evaluator)
+
+    # A supervisor's evaluator ends with its process; this process goes on.
+    monkeypatch.setattr(Evaluator, "__enter__", remembered)
     supervisor = Supervisor("diffopt.cluster:measure", json.dumps(told(tiny, tmp_path)), str(tmp_path), "cpu")
     asked = payload(Candidate(1, "reduce-steps{steps=2}", "k", "rules"), tiny)
     outcome = outcome_from_json(json.loads(supervisor.measure(json.dumps(asked))))
@@ -80,3 +91,5 @@ def test_a_supervisor_measures_what_it_is_told_in_text(tiny: ModuleOp, tmp_path:
     failed = {"failed": Failed("build", "no code").to_json()}
     again = outcome_from_json(json.loads(supervisor.measure(json.dumps(failed))))
     assert getattr(again, "message", "") == "no code"
+    for evaluator in entered:
+        evaluator.__exit__()
