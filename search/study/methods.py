@@ -12,11 +12,15 @@ from diffopt.search.records import Proposer, Trial
 from diffopt.search.repair import repair
 from diffopt.search.space import Space, Steps
 from diffopt.search.store import MEMORY, Store
+from diffopt.search.study.landscape import Landscape
 from diffopt.search.study.problem import Method, Searchable, candidate
 from diffopt.search.variation import fresh, vary
 
 FRONT = Settings(levels=(), offspring=60, patience=None)
 """Search for the front alone, what all methods here are compared by; and look at more programs, as checking one is cheap."""
+
+SHIPPED = Settings(levels=())
+"""The same for a recorded landscape, whose programs are real: diffopt's own settings, with their bound on what is looked at."""
 
 ATTEMPTS = 200
 """Draws for one new program, before a method is said to have run out of them."""
@@ -50,7 +54,7 @@ def searched(
             proposers=proposers,
             constraints=constraints,
             space=problem.space,
-            settings=settings,
+            settings=settings or (SHIPPED if isinstance(problem, Landscape) else FRONT),
         )
         for _ in range(count):
             asked = engine.ask()
