@@ -5,8 +5,7 @@ from __future__ import annotations
 from xdsl.dialects.builtin import ModuleOp
 
 from diffopt.llm.feedback import Trial
-from diffopt.llm.planner import Planner
-from diffopt.llm.strategy import Measure
+from diffopt.llm.strategy import Measure, Planning
 
 BATCH = 7
 """Plans a question; the paper's population, so that a question costs about the same."""
@@ -17,7 +16,7 @@ class BestOfN:
 
     name = "best-of-n"
 
-    def __init__(self, planner: Planner, *, most_questions: int = 24) -> None:
+    def __init__(self, planner: Planning, *, most_questions: int = 24) -> None:
         self._planner, self._most = planner, most_questions
 
     def search(self, module: ModuleOp, measure: Measure) -> str:

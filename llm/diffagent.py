@@ -15,8 +15,7 @@ from xdsl.dialects.builtin import ModuleOp
 
 from diffopt.bench.outcome import Measured
 from diffopt.llm.feedback import Trial
-from diffopt.llm.planner import Planner
-from diffopt.llm.strategy import Measure
+from diffopt.llm.strategy import Measure, Planning
 from diffopt.passes.pipeline import Trace
 
 POPULATION, PARENTS, ROUNDS = 7, 4, 5
@@ -36,7 +35,7 @@ class DiffAgent:
 
     def __init__(
         self,
-        planner: Planner,
+        planner: Planning,
         *,
         keeps: Callable[[Trial], bool],
         satisfied: Callable[[Trial], bool] = lambda trial: False,

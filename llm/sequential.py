@@ -5,8 +5,7 @@ from __future__ import annotations
 from xdsl.dialects.builtin import ModuleOp
 
 from diffopt.llm.feedback import Trial
-from diffopt.llm.planner import Planner
-from diffopt.llm.strategy import Measure
+from diffopt.llm.strategy import Measure, Planning
 
 
 class Sequential:
@@ -14,7 +13,7 @@ class Sequential:
 
     name = "sequential"
 
-    def __init__(self, planner: Planner, *, patience: int = 3) -> None:
+    def __init__(self, planner: Planning, *, patience: int = 3) -> None:
         """Prepare it.
 
         Args:

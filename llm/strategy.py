@@ -2,12 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 from xdsl.dialects.builtin import ModuleOp
 
 from diffopt.llm.feedback import Trial
 from diffopt.passes.pipeline import Trace
+
+
+class Planning(Protocol):
+    """Who plans: a `Planner` that asks a language model, or what stands in for one.
+
+    `rejected` holds plans that broke a rule, which the one asking may clear; `problems` what went wrong, oldest first.
+    """
+
+    @property
+    def rejected(self) -> list[Any]:
+        """Plans that were not measured, and why."""
+
+    @property
+    def problems(self) -> list[Any]:
+        """Questions that got no answer; see `client.Problem`."""
+
+    def propose(
+        self,
+        module: ModuleOp,
+        history: Sequence[Trial],
+        count: int,
+        *,
+        task: str = "",
+        known: Sequence[Trial] | None = None,
+    ) -> list[Trace]:
+        """Return up to `count` legal traces of programs not measured yet; see `Planner.propose`."""
 
 
 class Measure(Protocol):

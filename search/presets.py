@@ -86,6 +86,19 @@ class RuleProposer:
                 yield Trace.parse(program.replace(ENGINE, engine))
 
 
+def without_engines(module: ModuleOp) -> list[Trace]:
+    """Return what the presets come to where no engine may be built: the same, without one, each program once."""
+    found: dict[str, Trace] = {}
+    for preset in PRESETS:
+        for text in (preset, OWN_SOLVER.sub('solver="own" spacing="trailing"', preset)):
+            read = Trace.parse(text.replace(f",{ENGINE}", ""))
+            trace = Trace(tuple(step for step in read.passes if step.name not in ("export", "compile", "quantize")))
+            if trace.passes and not isinstance(run(trace, module), Refusal):
+                found.setdefault(str(trace), trace)
+                break
+    return list(found.values())
+
+
 def with_engine(program: str, module: ModuleOp, device: str) -> Trace:
     """Return a program with the best engine of a device that a module takes behind it."""
     engines = ENGINES[device.split(":")[0]]

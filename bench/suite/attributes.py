@@ -7,9 +7,11 @@ import itertools
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from diffopt.bench.suite.changes import changes_of
 from diffopt.bench.suite.families import Family
 from diffopt.bench.suite.followable import calls_of, hidden, maybe_called
 from diffopt.ir.description import PipelineDescription, Present
@@ -26,14 +28,16 @@ SIXTEEN_BITS = ("float16", "bfloat16")
 
 @dataclass(frozen=True)
 class Read:
-    """What was read: attributes by name, and why any of them cannot be known."""
+    """What was read: attributes by name, why any of them cannot be known, and what else of the pipeline is changed."""
 
     attributes: Mapping[str, Any]
     problems: tuple[str, ...] = ()
+    changes: tuple[str, ...] = ()
 
 
+@lru_cache(maxsize=1000)
 def read_attributes(code: str, family: Family) -> Read:
-    """Return the attributes of an answer's code.
+    """Return the attributes of an answer's code; many tasks share an answer, and it is read once.
 
     Raises:
         DiffoptError: it is no Python, lacks `load` or `generate`, or builds no pipeline that can be made out.
@@ -43,7 +47,7 @@ def read_attributes(code: str, family: Family) -> Read:
     tree = ast.parse(code)
     try:
         problems += hidden(tree) + maybe_called(tree, READERS.keys())
-        calls = calls_of(tree)
+        calls, changes = calls_of(tree), changes_of(tree)
     except RecursionError:
         raise DiffoptError("too involved to be read", where=PATH.name) from None
     problems += [f"`{item.name}` cannot be known without running: {item.reason}" for item in found.unknowns]
@@ -59,11 +63,11 @@ def read_attributes(code: str, family: Family) -> Read:
         "guidance": found.guidance,
         "height": found.height,
         "width": found.width,
-        "dtype": _dtype(found),
+        "dtype": changes.dtype or _dtype(found),
         "methods": methods,
         "preprocessor": "canny" if _finds_edges(tree, calls) else "",
     }
-    return Read(attributes, tuple(problems + wrong))
+    return Read(attributes, tuple(problems + wrong), tuple(changes.against(_dtype(found))))
 
 
 def _finds_edges(tree: ast.Module, calls: str) -> bool:

@@ -13,6 +13,7 @@ from diffopt.bench.suite.arms.rules import baseline
 from diffopt.bench.suite.measured_gates import (
     absolute_gate,
     achievement,
+    at_pace,
     latency,
     quality_loss,
     relative_gate,
@@ -36,7 +37,8 @@ def judge(task: Task, results: Results) -> dict[str, Any]:
         return {"status": "unavailable" if missing else "no answer", "reasons": [reason]}
     static = static_gate(task, code)
     found: dict[str, Any] = {"static": _said(static), "strict": _strict(task, code)}
-    required = required_of(task, results.targets.get(text_hash(baseline(task))))
+    best = results.targets.get(text_hash(baseline(task)))
+    required = required_of(task, best)
     found |= {} if required is None else {"required": required}
     if not static.passed:
         return _failed(found, static)
@@ -49,6 +51,10 @@ def judge(task: Task, results: Results) -> dict[str, Any]:
     found["absolute"] = _said(absolute)
     if not absolute.passed:
         return _failed(found, absolute)
+    outcome = outcome_from_json(record["outcome"])
+    if required is not None and best is not None and isinstance(outcome, Measured):
+        required = at_pace(required, task, best, outcome)
+        found["required"] = required
     relative = relative_gate(task, record, required)
     found |= {"relative": _said(relative), "figures": _figures(task, record, required)}
     if not relative.passed:
@@ -117,7 +123,7 @@ def score(tasks: Sequence[Task], verdicts: Mapping[str, Mapping[str, Any]]) -> L
     judged = counts["passed"] + counts["failed"] + counts["no answer"]
     hard = [task for task in tasks if task.target is not None and task.target.difficulty == "hard"]
     aimed = [verdicts[task.id] for task in hard if "required" in verdicts.get(task.id, {})]
-    reached = [_reached(verdict) for verdict in aimed if verdict["status"] in ("passed", "failed")]
+    achieved = [reached(verdict) for verdict in aimed if verdict["status"] in ("passed", "failed")]
     answered = [verdict for verdict in mine if "static" in verdict]
     return LevelScore(
         tasks[0].level,
@@ -126,11 +132,12 @@ def score(tasks: Sequence[Task], verdicts: Mapping[str, Mapping[str, Any]]) -> L
         sum(bool(verdict["strict"]) for verdict in answered),
         len(answered),
         counts["passed"] / judged if judged else None,
-        sum(reached) / len(reached) if reached else None,
+        sum(achieved) / len(achieved) if achieved else None,
     )
 
 
-def _reached(verdict: Mapping[str, Any]) -> float:
+def reached(verdict: Mapping[str, Any]) -> float:
+    """Return what S_a counts of a verdict: min(U / U_req, 1), and 0 where another gate failed."""
     if verdict["status"] == "passed" or verdict.get("error") == "relative speed":
         return float(verdict["figures"]["achieved"])
     return 0.0

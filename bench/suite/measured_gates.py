@@ -111,6 +111,12 @@ def quality_loss(record: Mapping[str, Any]) -> Estimate:
     return Estimate(float(loss(np.arange(len(base)))), float(lo), float(hi))
 
 
+def lost(record: Mapping[str, Any]) -> float:
+    """Return the estimate of `quality_loss` alone, without its interval."""
+    base, made = (float(np.mean(record["adherence"][side])) for side in ("baseline", "candidate"))
+    return 1 - made / max(base, 1e-9)
+
+
 def speedup(outcome: Measured) -> Estimate:
     """Return U, the time of the baseline's call divided by the answer's, over interleaved pairs."""
     return Estimate(outcome.latency.ratio, outcome.latency.lo, outcome.latency.hi)
@@ -133,6 +139,16 @@ def required_of(task: Task, best: Mapping[str, float] | None) -> float | None:
         return None
     factor = FACTORS[task.target.difficulty]
     return best["speedup"] * factor if task.target.metric == "speedup" else best["latency_s"] / factor
+
+
+def at_pace(required: float, task: Task, best: Mapping[str, float], outcome: Measured) -> float:
+    """Return a required latency as it is in the state that the machine was in while the answer was measured.
+
+    These machines change their pace by a quarter for minutes: the baseline's calls, timed between the answer's, tell it.
+    """
+    if task.target is None or task.target.metric == "speedup" or "baseline_s" not in best:
+        return required
+    return required * median(outcome.latency.baseline_s) / best["baseline_s"]
 
 
 def achievement(task: Task, outcome: Measured, required: float) -> float:

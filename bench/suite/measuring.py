@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -41,6 +41,7 @@ class Protocol:
         pairs: fewest and most timed pairs where no speed is asked for.
         aimed_pairs: likewise, where one is.
         seed: of prompts, of their seeds, and of the order of pairs.
+        split: whose prompts: those that judge, or those that a search may see.
     """
 
     prompts: int = 10
@@ -49,6 +50,7 @@ class Protocol:
     seed: int = 0
     target: str = "cpu"
     threads: int | None = None
+    split: Literal["heldout", "search"] = "heldout"
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON data."""
@@ -73,6 +75,8 @@ class Job:
         pairs = protocol.aimed_pairs if self.aimed else protocol.pairs
         terms = [model, self.baseline, self.code, protocol.prompts, list(pairs), protocol.seed, protocol.target,
                  protocol.threads, device.versions(), _machine()]  # fmt: skip
+        if protocol.split != "heldout":
+            terms.append(protocol.split)
         return hashlib.sha256(json.dumps(terms, sort_keys=True).encode()).hexdigest()[:20]
 
 
@@ -101,24 +105,34 @@ def measure(
     if not left:
         return 0
     end = clock() + (float("inf") if seconds is None else seconds)
-    seen = allowed(environment, home=Path(environment.get("HOME", "/")), threads=protocol.threads, offline=True)
-    cpus = cpus_for(seen, os.sched_getaffinity(0), protocol.threads)
-    with ForkServer(work.resolve(), environment=seen, cpus=cpus) as server:
+    with fork_server(work, protocol, environment) as server:
         for (model, baseline), wanted in _rounds(groups):
             if clock() >= end:
                 return left
-            folder = work / hashlib.sha256(f"{model} {baseline}".encode()).hexdigest()[:12]
-            with _evaluator(model, baseline, folder, protocol, server) as evaluator:
+            folder = folder_of(work, model, baseline)
+            with evaluator_of(model, baseline, folder, protocol, server) as evaluator:
                 for key, job in wanted:
                     if clock() >= end:
                         break
                     started = clock()
-                    store.add(key, _measured(evaluator, job, protocol))
+                    store.add(key, measured(evaluator, job, protocol))
                     left -= 1
                     listen(f"{job.family}: {clock() - started:.0f} s, {left} left")
             shutil.rmtree(folder / "candidates", ignore_errors=True)
             shutil.rmtree(folder / "images", ignore_errors=True)
     return left
+
+
+def fork_server(work: Path, protocol: Protocol, environment: Mapping[str, str] = os.environ) -> ForkServer:
+    """Return a fork server for programs of every baseline; a context manager."""
+    seen = allowed(environment, home=Path(environment.get("HOME", "/")), threads=protocol.threads, offline=True)
+    cpus = cpus_for(seen, os.sched_getaffinity(0), protocol.threads)
+    return ForkServer(work.resolve(), environment=seen, cpus=cpus)
+
+
+def folder_of(work: Path, model: str, baseline: str) -> Path:
+    """Return the folder of a baseline's evaluator."""
+    return work / hashlib.sha256(f"{model} {baseline}".encode()).hexdigest()[:12]
 
 
 def _rounds(groups: Mapping[Group, Mapping[str, Job]]) -> Iterator[tuple[Group, list[tuple[str, Job]]]]:
@@ -143,12 +157,16 @@ def _missing(jobs: Iterable[Job], store: MeasurementStore, protocol: Protocol) -
     return {group: groups[group] for group, _ in weights.most_common()}
 
 
-def _evaluator(model: str, baseline: str, folder: Path, protocol: Protocol, server: ForkServer) -> Evaluator:
+def evaluator_of(model: str, baseline: str, folder: Path, protocol: Protocol, server: ForkServer) -> Evaluator:
+    """Return what measures programs against a baseline; a context manager.
+
+    Its held-out prompts are those of the protocol's split: their images are kept, which is how adherence is read.
+    """
     found = builtin(model)
     if found is None:
         raise AssertionError(f"{model} has no weights, and nothing of it is measured")
-    prompts = found.prompts("heldout", protocol.prompts, protocol.seed)
-    search = found.prompts("search", 4, protocol.seed)
+    prompts = found.prompts(protocol.split, protocol.prompts, protocol.seed)
+    search = found.prompts("search" if protocol.split == "heldout" else "calibration", 4, protocol.seed)
     work = Workload(tuple(search), tuple(prompts), protocol.seed, found.height, found.width)
     evaluator = Evaluator(
         Program("the baseline", measured_text(baseline)),
@@ -167,7 +185,8 @@ def _evaluator(model: str, baseline: str, folder: Path, protocol: Protocol, serv
     return evaluator
 
 
-def _measured(evaluator: Evaluator, job: Job, protocol: Protocol) -> dict[str, Any]:
+def measured(evaluator: Evaluator, job: Job, protocol: Protocol) -> dict[str, Any]:
+    """Measure a program; return the record that a store keeps."""
     program = Program("an answer", measured_text(job.code))
     pairs = protocol.aimed_pairs if job.aimed else protocol.pairs
     outcome = evaluator.evaluate(program, split="heldout", pairs=pairs)

@@ -11,8 +11,10 @@ from diffopt.bench.suite.families import FAMILIES
 from diffopt.bench.suite.generate import tasks
 from diffopt.bench.suite.judging import STATUSES, LevelScore, score
 from diffopt.bench.suite.measured_gates import ADHERENCE
+from diffopt.bench.suite.page_searches import section
 from diffopt.bench.suite.results import Results, levels
 from diffopt.bench.suite.running import tasks_of
+from diffopt.bench.suite.searches import Searches
 from diffopt.bench.suite.task import QUALITY_LOSS, VERSION, Task
 
 PAPER = {1: "90.24", 2: "91.38", 3: "99.23", 4: "33.33", 5: "63.44"}
@@ -24,9 +26,12 @@ The benchmark of *DiffBench Meets DiffAgent* (arXiv 2601.03178) was never releas
 that the paper publishes, version {version}. This page is written by `diffopt bench report RESULTS... -o docs/diffbench.md`.
 
     diffopt bench tasks --count 1 --json     a task of each level: words, specification, expected attributes, reference code
-    diffopt bench run --count 8 --static     the smoke subset, 8 tasks a level, through the static gate
+    diffopt bench run --count 8 --static     the smoke subset: 40 tasks, 8 a level, through the static gate alone
+    diffopt bench run --count 8     the same 40 through all gates
     diffopt bench run --levels 1,2,3 --minutes 60 -o out/rules.json.gz     measure for an hour; the same again goes on
     diffopt bench run --answers DIR --arm NAME     judge scripts of your own, DIR/TASK.py
+    diffopt bench search --minutes 60 -o out/searches.json.gz     targets of levels 4 and 5, and arms at equal budgets
+    diffopt bench run --levels 4,5 --targets out/searches.json.gz --answers DIR     judge your own against those targets
     diffopt bench submit out/rules.json.gz --board board.json     check results, measure some again, enter them
 
 ## The tasks
@@ -55,8 +60,8 @@ which makes the images of one call. What is measured is that script, unchanged, 
 
 1. **Static.** The script is lifted (`docs/lifting.md`), never run. Class of the pipeline, model, scheduler, steps, guidance, size,
    data type, methods with their parameters and preprocessor must be those asked for; code that means the same passes, methods
-   that were not asked for fail, and so does code that cannot be followed: names bound anew, `exec`, methods called where they may
-   not be, the judging itself imported. `strict` judges as the paper does: the reference solution's components as they are written there.
+   that were not asked for fail, parts in another data type, functions of the pipeline replaced and callbacks too (levels 1 to 3), and
+   so does code that cannot be followed: names bound anew, `exec`, methods called where they may not be, the judging itself imported. `strict` judges as the paper does: the reference solution's components as they are written there.
 2. **Absolute.** It runs, and images show at least {adherence} % of what held-out prompts ask for, as the model's scorer reads them.
 3. **Relative**, against the baseline that the task describes, rebuilt and raced in interleaved pairs. Levels 1 to 3: the scheduler
    is stepped as often as declared, noise is drawn from the generator that was given, each method says that it did something, and
@@ -77,20 +82,21 @@ models and an unnamed machine; the arm `rules` is given the structured specifica
 NOT_YET = """
 ## What is not here yet
 
-- Targets of levels 4 and 5: a search of 50 candidates a baseline sets them on the machine at hand, and was not run. Until then
-  their tasks end as `no target`: no speed is judged. Arms that search, at equal budgets, and S_a come with it.
+- Levels 4 and 5 of the baselines that are not in the table of targets above: `diffopt bench search` goes on with them. Without a target
+  their tasks end as `no target`.
+- The arms of the paper's kind with a language model: no endpoint was at hand. `--llm-base-url`, `--llm-model`, `--llm-replay` give one.
 - Tasks from an image (img2img): the paper names them and gives no share. An extended track beyond the paper.
 - The packages DeepCache and tomesd are read by the static gate, and T-Gate's loaders where they change the pipeline they are given; a
   call as `pipe.tgate(...)` is not. None of them is installed here, so no answer that uses them was measured.
 """
 
 
-def page(results: Sequence[Results]) -> str:
+def page(results: Sequence[Results], searches: Sequence[Searches] = ()) -> str:
     """Return the page as Markdown."""
     parts = [INTRODUCTION.format(version=VERSION), _families(results), GATES.format(
         adherence=f"{100 * ADHERENCE:.0f}", loss=f"{100 * QUALITY_LOSS:g}",
     )]  # fmt: skip
-    parts += ["\n## Results\n", BESIDE, *(_result(found) for found in results), NOT_YET]
+    parts += ["\n## Results\n", BESIDE, *(_result(found) for found in results), *map(section, searches), NOT_YET]
     return "".join(parts)
 
 

@@ -88,6 +88,15 @@ def read_results(path: Path) -> Results:
     Raises:
         DiffoptError: it cannot be read, or is no such file, or of another version.
     """
+    return results_of(read_json(path), path)
+
+
+def read_json(path: Path) -> object:
+    """Read a JSON file of DiffBench, compressed where its name ends in .gz.
+
+    Raises:
+        DiffoptError: it cannot be read, is too large, or holds no numbers where numbers are to be.
+    """
     try:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
             data = file.read(LARGEST + 1)
@@ -100,7 +109,7 @@ def read_results(path: Path) -> Results:
         raise DiffoptError(f"cannot be read: {error.strerror or 'no gzip file'}", str(path)) from None
     except (ValueError, EOFError, RecursionError, zlib.error) as error:
         raise DiffoptError(f"no results of DiffBench: {error}", str(path), WRITTEN) from None
-    return _checked(found, path)
+    return found
 
 
 def _number(text: str) -> float:
@@ -117,7 +126,12 @@ def _whole(text: str) -> int:
     return int(text)
 
 
-def _checked(found: object, path: Path) -> Results:
+def results_of(found: object, path: Path) -> Results:
+    """Take results from JSON data.
+
+    Raises:
+        DiffoptError: they are none, or of another version.
+    """
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise DiffoptError("no results of DiffBench", str(path), WRITTEN)
     if found.get("version") != VERSION:

@@ -24,14 +24,15 @@ class Verdict:
 def static_gate(task: Task, code: str) -> Verdict:
     """Compare what the code does with what the task asks for; code that means the same passes.
 
-    Methods that the task does not name are a fault; other additions are not.
+    Methods that the task does not name are a fault, and so are data types of parts, functions of the pipeline and running calls
+    that are changed; other additions are not. Where methods are free, as in levels 4 and 5, these are too.
     """
     try:
         read = read_attributes(code, task.about)
     except DiffoptError as error:
         return Verdict(False, "compile", (str(error),))
     wanted = task.expected()
-    reasons = [*read.problems, *_differences(wanted, read.attributes)]
+    reasons = [*read.problems, *read.changes, *_differences(wanted, read.attributes)]
     if task.level > 3:
         reasons = [*_readable(wanted, read), *_differences(wanted, read.attributes)]
     return Verdict(not reasons, "key attributes" if reasons else "", tuple(reasons))

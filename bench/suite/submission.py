@@ -6,7 +6,8 @@ import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -22,6 +23,8 @@ from diffopt.bench.suite.store import MeasurementStore
 from diffopt.bench.suite.task import Task
 from diffopt.bench.tiers import Thresholds
 from diffopt.ir.errors import DiffoptError
+
+Targets: TypeAlias = Mapping[str, Mapping[str, float]]
 
 REACH = 0.75
 """Share of a claimed speed-up that measuring again has to reach: states of a machine move ratios by up to a quarter."""
@@ -46,14 +49,17 @@ class Check:
         return not self.faults
 
 
-def check_file(results: Results) -> list[str]:
-    """Say what is wrong with results by themselves: hashes, raw samples, and verdicts that do not follow from them."""
-    return judged_again(results)[0]
+def check_file(results: Results, targets: Targets = MappingProxyType({})) -> list[str]:
+    """Say what is wrong with results by themselves: hashes, raw samples, and verdicts that do not follow from them.
+
+    targets: those that a search has set here; results may hold no others.
+    """
+    return judged_again(results, targets)[0]
 
 
-def judged_again(results: Results) -> tuple[list[str], Results]:
+def judged_again(results: Results, targets: Targets = MappingProxyType({})) -> tuple[list[str], Results]:
     """Return what `check_file` says, and the results with verdicts of our own, figures included, where nothing is wrong."""
-    faults = _described(results)
+    faults = _described(results, targets)
     faults += [f"program {name} is another text than its name says" for name, text in results.programs.items()
               if text_hash(text) != name]  # fmt: skip
     for name, record in results.measurements.items():
@@ -87,7 +93,7 @@ def _of_a_later_model(results: Results, found: Mapping[str, Mapping[str, Any]]) 
     }
 
 
-def _described(results: Results) -> list[str]:
+def _described(results: Results, targets: Targets) -> list[str]:
     """Say what is wrong with the machine and the terms as they are told, and with targets that nobody here has set."""
     devices, protocol = results.machine.get("devices"), results.protocol
     faults = []
@@ -103,7 +109,7 @@ def _described(results: Results) -> list[str]:
             faults.append(f"its protocol must name two numbers from {PAIRS[0]} to {PAIRS[1]} as {name}")
     if any(not text.isprintable() or "|" in text or "<" in text for text in (results.arm, *results.answers)):
         faults.append("a name holds what is no plain text")
-    if results.targets:
+    if any(targets.get(name) != dict(target) for name, target in results.targets.items()):
         faults.append("it brings targets of its own; they are set by a search on the machine that judges")
     return faults
 
@@ -154,11 +160,13 @@ def check(
     sample: int,
     seed: int,
     protocol: Protocol,
+    targets: Targets = MappingProxyType({}),
     listen: Callable[[str], None] = lambda text: None,
 ) -> Check:
     """Check results, and measure a sample of the passed tasks again, here.
 
     Args:
+        targets: see `check_file`.
         sample: how many tasks; 0 measures nothing.
         seed: decides which; one that the submitter cannot know.
         protocol: on what terms to measure again.
@@ -166,7 +174,7 @@ def check(
     Raises:
         DiffoptError: a baseline does not run, or the disk is full.
     """
-    faults = check_file(results)
+    faults = check_file(results, targets)
     passed = (
         [task for task in tasks_of(results) if results.verdicts[task.id]["status"] in ("passed", "no target")]
         if not faults

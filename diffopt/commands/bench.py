@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffopt.commands import add_json, print_json
+from diffopt.diffbench.command import add_arguments as add_search
+from diffopt.diffbench.command import searched
 from diffopt.ir.errors import DiffoptError
 from diffopt.llm_options import add_llm
 
@@ -40,18 +42,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     run_parser.add_argument("--static", action="store_true", help="measure nothing: the static gate alone")
     run_parser.add_argument("--minutes", type=float, help="start no measurement after these; a later run goes on")
     run_parser.add_argument("--store", metavar="FILE", help="of what was measured (default: beside the results)")
+    run_parser.add_argument(
+        "--targets", metavar="FILE", help="what `diffopt bench search` wrote on this machine, for levels 4 and 5"
+    )
     run_parser.add_argument("-o", "--output", default="out/diffbench.json.gz", help="(default: %(default)s)")
     _add_protocol(run_parser)
     add_llm(run_parser, passes=argparse.SUPPRESS)
     add_json(run_parser)
+    search = group.add_parser("search", help="set the targets of levels 4 and 5, and let arms search at equal budgets")
+    add_search(search)
+    _add_protocol(search)
+    add_json(search)
     report = group.add_parser("report", help="write the page of results")
-    report.add_argument("results", nargs="+", metavar="RESULTS", help="files that `diffopt bench run` wrote")
+    report.add_argument(
+        "results", nargs="+", metavar="RESULTS", help="files that `diffopt bench run` and `diffopt bench search` wrote"
+    )
     report.add_argument("-o", "--output", help="a Markdown file (default: standard output)")
     submit = group.add_parser("submit", help="check results: judge them again, and measure a sample of them again")
     submit.add_argument("results", metavar="RESULTS", help="a file that `diffopt bench run` wrote")
     submit.add_argument("--sample", type=int, default=3, help="tasks to measure again (default: %(default)s)")
     submit.add_argument("--sample-seed", type=int, help="decides which tasks (default: one that nobody knows)")
     submit.add_argument("--board", metavar="FILE", help="a leaderboard to add the results to, where they are accepted")
+    submit.add_argument("--targets", metavar="FILE", help="what `diffopt bench search` wrote here, for levels 4 and 5")
     submit.add_argument("--target", default="cpu", help="where to measure: cpu or cuda[:N] (default: %(default)s)")
     submit.add_argument("--threads", type=int, help="of each process (default: as the machine has it)")
     add_json(submit)
@@ -94,7 +106,7 @@ def _run(options: argparse.Namespace) -> int:
     with scratch("diffopt-bench-") as work:
         results = run_tasks(
             asked, arm, options.arm, store,
-            protocol=_protocol(options), work=work, seed=options.seed, seconds=seconds, listen=_say,
+            protocol=_protocol(options), work=work, seed=options.seed, seconds=seconds, targets=_targets(options), listen=_say,
         )  # fmt: skip
     write_results(output, results)
     statuses = [str(results.verdicts[task.id]["status"]) for task in asked]
@@ -104,6 +116,30 @@ def _run(options: argparse.Namespace) -> int:
         _print_scores(asked, results.verdicts)
         print(f"written: {output}")
     return 1 if {"failed", "no answer"} & set(statuses) else 0
+
+
+def _targets(options: argparse.Namespace) -> dict[str, dict[str, float]]:
+    from diffopt.bench.suite.searches import read_searches, searches_faults
+
+    if not options.targets:
+        return {}
+    found = read_searches(Path(options.targets))
+    for fault in searches_faults(found):
+        raise DiffoptError(fault, where=options.targets, hint="search again")
+    return found.targets
+
+
+def _search(options: argparse.Namespace) -> int:
+    from diffopt.bench.suite.page_searches import lines_of
+
+    found = searched(options, _protocol(options), _say)
+    lines = lines_of(found)
+    if options.json:
+        print_json({"searches": options.output, "targets": found.targets, "lines": lines})
+    else:
+        sys.stdout.writelines(f"{line}\n" for line in lines)
+        print(f"written: {options.output}")
+    return 0
 
 
 def _direct_arm(options: argparse.Namespace, output: Path) -> Arm:
@@ -126,16 +162,23 @@ def _direct_arm(options: argparse.Namespace, output: Path) -> Arm:
 def _report(options: argparse.Namespace) -> int:
     from diffopt.bench.disk import write_text
     from diffopt.bench.suite.page import page
-    from diffopt.bench.suite.results import read_results
+    from diffopt.bench.suite.results import read_json, results_of
+    from diffopt.bench.suite.searches import FORMAT as of_searches
+    from diffopt.bench.suite.searches import searches_faults, searches_of
     from diffopt.bench.suite.submission import judged_again
 
+    read = {name: read_json(Path(name)) for name in options.results}
+    aimed = {name: data for name, data in read.items() if isinstance(data, dict) and data.get("format") == of_searches}
+    searches = [searches_of(data, Path(name)) for name, data in aimed.items()]
+    faults = {name: searches_faults(one) for name, one in zip(aimed, searches, strict=True)}
+    targets = {base: target for one in searches for base, target in one.targets.items()}
     found = []
-    for name in options.results:
-        faults, results = judged_again(read_results(Path(name)))
-        for fault in faults:
-            raise DiffoptError(fault, where=name, hint="run it again")
+    for name in (name for name in read if name not in aimed):
+        faults[name], results = judged_again(results_of(read[name], Path(name)), targets)
         found.append(results)
-    text = page(found)
+    for name, fault in ((name, fault) for name, said in faults.items() for fault in said):
+        raise DiffoptError(fault, where=name, hint="run it again")
+    text = page(found, searches)
     if options.output:
         write_text(Path(options.output), text)
     else:
@@ -153,21 +196,23 @@ def _submit(options: argparse.Namespace) -> int:
     _check_machine(options)
     if options.sample < 0:
         raise DiffoptError("must not be negative", where="--sample")
-    path = Path(options.results)
+    path, targets = Path(options.results), _targets(options)
     results = read_results(path)
     said = results.protocol
     try:
-        pairs = {name: (int(said[name][0]), int(said[name][1])) for name in ("pairs", "aimed_pairs")}
+        pairs, aimed = ((int(said[name][0]), int(said[name][1])) for name in ("pairs", "aimed_pairs"))
         protocol = Protocol(
-            int(said["prompts"]), **pairs, seed=int(said["seed"]), target=options.target, threads=options.threads
+            int(said["prompts"]), pairs, aimed, int(said["seed"]), target=options.target, threads=options.threads
         )
     except (KeyError, TypeError, ValueError, IndexError):
         raise DiffoptError("its protocol cannot be read", str(path)) from None
     seed = secrets.randbits(64) if options.sample_seed is None else options.sample_seed
     with scratch("diffopt-bench-") as work:
-        found = check(results, work=work, sample=options.sample, seed=seed, protocol=protocol, listen=_say)
+        found = check(
+            results, work=work, sample=options.sample, seed=seed, protocol=protocol, targets=targets, listen=_say
+        )
     if found.accepted and options.board:
-        add_to_board(Path(options.board), path, judged_again(results)[1], found.measured_again)
+        add_to_board(Path(options.board), path, judged_again(results, targets)[1], found.measured_again)
     if options.json:
         print_json(
             {"accepted": found.accepted, "faults": list(found.faults), "measured_again": list(found.measured_again)}
@@ -179,7 +224,7 @@ def _submit(options: argparse.Namespace) -> int:
     return 0 if found.accepted else 1
 
 
-_ACTIONS = {"tasks": _tasks, "run": _run, "report": _report, "submit": _submit}
+_ACTIONS = {"tasks": _tasks, "run": _run, "search": _search, "report": _report, "submit": _submit}
 
 
 def _add_choice(parser: argparse.ArgumentParser) -> None:

@@ -1,6 +1,7 @@
 """How well the cost model predicts a recorded landscape: `python -m diffopt.search.study.costs LANDSCAPE`.
 
-For each making, the programs with the least and the most work, and of the first making one with shallow and one with
+Seconds are those of a machine on which the baseline always takes its median: each program was raced against it, and the
+machine's own speed moved meanwhile. For each making, the programs with the least and the most work, and of the first making one with shallow and one with
 unguided calls, are what is "measured once"; all others are predicted. Writes costs-shapes.json.
 """
 
@@ -12,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from statistics import median
 
 from diffopt.ir.identity import parse_module
 from diffopt.passes.pipeline import Trace, applied
@@ -28,11 +30,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     table = json.loads(given.landscape.read_text(encoding="utf-8"))
     module = parse_module(table["module"], str(given.landscape))
+    rows = [row for row in table["rows"] if "failed" not in row]
+    baseline = median(row["baseline_s"] for row in rows)
     measured = []
-    for row in table["rows"]:
-        if "failed" not in row:
-            changed = applied(Trace.parse(row["trace"]), module)
-            measured.append(Measurement(making_of(changed), calls_of(changed), row["candidate_s"]))
+    for row in rows:
+        changed = applied(Trace.parse(row["trace"]), module)
+        measured.append(Measurement(making_of(changed), calls_of(changed), baseline / row["ratio"][0]))
     chosen = calibration(measured)
     model = fit([measured[i] for i in chosen])
     error = error_of(model, [m for i, m in enumerate(measured) if i not in chosen])

@@ -7,11 +7,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from diffopt.search.engine import Engine, Settings
+from diffopt.search.goals import Constraints
 from diffopt.search.records import Proposer, Trial
 from diffopt.search.repair import repair
 from diffopt.search.space import Space, Steps
 from diffopt.search.store import MEMORY, Store
-from diffopt.search.study.problem import Method, Problem, candidate
+from diffopt.search.study.problem import Method, Searchable, candidate
 from diffopt.search.variation import fresh, vary
 
 FRONT = Settings(levels=(), offspring=60)
@@ -21,18 +22,23 @@ ATTEMPTS = 200
 """Draws for one new program, before a method is said to have run out of them."""
 
 
-def with_seeds(problem: Problem, count: int, seed: int) -> list[Trial]:
+def with_seeds(problem: Searchable, count: int, seed: int) -> list[Trial]:
     """Search as diffopt does, from the programs that rules or a planner propose."""
     return searched(problem, count, seed, problem.seeds())
 
 
-def without_seeds(problem: Problem, count: int, seed: int) -> list[Trial]:
+def without_seeds(problem: Searchable, count: int, seed: int) -> list[Trial]:
     """Search as diffopt does, from nothing."""
     return searched(problem, count, seed, ())
 
 
 def searched(
-    problem: Problem, count: int, seed: int, proposers: Sequence[Proposer], settings: Settings = FRONT
+    problem: Searchable,
+    count: int,
+    seed: int,
+    proposers: Sequence[Proposer],
+    settings: Settings = FRONT,
+    constraints: Constraints | None = None,
 ) -> list[Trial]:
     """Run the engine on a problem."""
     with Store(MEMORY) as store:
@@ -42,6 +48,7 @@ def searched(
             run_id="study",
             seed=seed,
             proposers=proposers,
+            constraints=constraints,
             space=problem.space,
             settings=settings,
         )
@@ -53,13 +60,13 @@ def searched(
         return list(engine.trials())
 
 
-def random_legal(problem: Problem, count: int, seed: int) -> list[Trial]:
+def random_legal(problem: Searchable, count: int, seed: int) -> list[Trial]:
     """Measure random legal programs, no two the same."""
     rng = np.random.default_rng(seed)
     return _measured(problem, (fresh(problem.space, rng) for _ in range(ATTEMPTS * count)), count, rng)
 
 
-def best_of_n(problem: Problem, count: int, seed: int) -> list[Trial]:
+def best_of_n(problem: Searchable, count: int, seed: int) -> list[Trial]:
     """Measure the seeds, then programs one or two changes away from one of them, whatever was measured so far."""
     rng = np.random.default_rng(seed)
     proposed = [trace.passes for p in problem.seeds() for trace in p.propose(problem.module, (), count)]
@@ -75,7 +82,7 @@ def best_of_n(problem: Problem, count: int, seed: int) -> list[Trial]:
     return _measured(problem, draws(), count, rng)
 
 
-def _measured(problem: Problem, draws: Iterator[Steps | None], count: int, rng: np.random.Generator) -> list[Trial]:
+def _measured(problem: Searchable, draws: Iterator[Steps | None], count: int, rng: np.random.Generator) -> list[Trial]:
     found: dict[str, Trial] = {}
     for drawn in draws:
         steps = mended(drawn, problem.space, rng)

@@ -1,4 +1,4 @@
-"""What plans from outside do to a search, good and bad: `python -m diffopt.search.study.planner_quality`.
+"""What plans from outside do to a search, good and bad: `python -m diffopt.search.study.planner_quality [LANDSCAPE]`.
 
 A planner is scripted in three qualities and put before the same search: an expert, who proposes what knows the field; a
 mediocre one, whose plans are random legal programs; an adversarial one, who knows the truth and proposes the slowest
@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,16 @@ from xdsl.dialects.builtin import ModuleOp
 
 from diffopt.bench.device import environment
 from diffopt.passes.pipeline import Trace
-from diffopt.search.records import Proposer, Trial
+from diffopt.search.goals import measured
+from diffopt.search.records import Candidate, Proposer, Trial
 from diffopt.search.repair import repair
 from diffopt.search.space import Legal, Steps
 from diffopt.search.study.methods import searched
-from diffopt.search.study.problem import needed, reached
-from diffopt.search.study.synthetic import Synthetic
+from diffopt.search.study.problem import Problem, needed, reached
+from diffopt.search.study.replay import problem_of
 from diffopt.search.variation import fresh
 
-RESULTS = Path(__file__).resolve().parents[2] / "bench" / "results" / "planner-quality-synthetic.json"
+RESULTS = Path(__file__).resolve().parents[2] / "bench" / "results"
 PLANS = 8
 DRAWS = 200
 """Random programs among which the adversarial planner picks the worst."""
@@ -48,13 +50,13 @@ class Listed:
         return self._traces[:count]
 
 
-def planners(problem: Synthetic, seed: int) -> dict[str, tuple[Proposer, ...]]:
+def planners(problem: Problem, seed: int) -> dict[str, tuple[Proposer, ...]]:
     """Return the arms of the study: nobody, the three planners, and the rules alone and beside the worst of them."""
     rng = np.random.default_rng([seed, 77])
     drawn = _random_legal(problem, rng, DRAWS)
-    worst = sorted(drawn, key=lambda steps: problem.effect(steps)[0])[:PLANS]
+    worst = sorted(drawn, key=lambda steps: _latency(problem, steps), reverse=True)[:PLANS]
     illegal = [Trace(tuple(reversed(steps))) for steps in drawn if len(steps) > 1]
-    refused = [trace for trace in illegal if not isinstance(problem.check(trace.passes), Legal)][:PLANS]
+    refused = [trace for trace in illegal if not isinstance(problem.space.check(trace.passes), Legal)][:PLANS]
     known = [trace for proposer in problem.seeds() for trace in proposer.propose(problem.module, (), PLANS)]
     adversarial = Listed("adversarial", [*refused, *map(Trace, worst), *map(Trace, worst)])
     return {
@@ -67,10 +69,11 @@ def planners(problem: Synthetic, seed: int) -> dict[str, tuple[Proposer, ...]]:
     }
 
 
-def study(seeds: Sequence[int], budgets: Sequence[int]) -> dict[str, Any]:
+def study(made: Callable[[int], Problem], seeds: Sequence[int], budgets: Sequence[int]) -> dict[str, Any]:
     """Return, for each arm, what share of the best hypervolume it has after so many measurements, and what it took.
 
     Args:
+        made: gives the problem of a seed.
         budgets: ascending; a search does not know its budget, so the shorter is the beginning of the longer.
     """
     shares: dict[str, list[list[float]]] = {}
@@ -78,7 +81,7 @@ def study(seeds: Sequence[int], budgets: Sequence[int]) -> dict[str, Any]:
     given: dict[str, list[int]] = {}
     illegal = 0
     for seed in seeds:
-        problem = Synthetic(seed=seed)
+        problem = made(seed)
         reference = problem.reference()
         arms = planners(problem, seed)
         # The same search from other seeds says how far runs differ by chance.
@@ -94,7 +97,8 @@ def study(seeds: Sequence[int], budgets: Sequence[int]) -> dict[str, Any]:
             counts.setdefault(name, []).append(_needed(problem, trials, target, reference))
             given.setdefault(name, []).append(sum(t.candidate.origin in OUTSIDE for t in trials[: budgets[0]]))
             illegal += sum(
-                not isinstance(problem.check(problem.parse(t.candidate.trace).passes), Legal) for t in trials
+                not isinstance(problem.space.check(problem.space.parse(t.candidate.trace).passes), Legal)
+                for t in trials
             )
     return {
         "budgets": list(budgets),
@@ -125,20 +129,28 @@ def _less(of: str, shares: Mapping[str, list[list[float]]], names: Sequence[str]
     }
 
 
-def _needed(problem: Synthetic, trials: Sequence[Trial], target: float, reference: float) -> int:
+def _needed(problem: Problem, trials: Sequence[Trial], target: float, reference: float) -> int:
     return needed(problem, trials, target, reference) or len(trials) + 1
 
 
-def _random_legal(problem: Synthetic, rng: np.random.Generator, count: int) -> list[Steps]:
+def _random_legal(problem: Problem, rng: np.random.Generator, count: int) -> list[Steps]:
     found: dict[str, Steps] = {}
     for _ in range(20 * count):
         drawn = fresh(problem.space, rng)
         steps = repair(drawn, problem.space, rng) if drawn else None
-        if steps is not None and isinstance(legal := problem.check(steps), Legal):
+        if steps is not None and isinstance(legal := problem.space.check(steps), Legal):
             found.setdefault(legal.key, steps)
         if len(found) == count:
             break
     return list(found.values())
+
+
+def _latency(problem: Problem, steps: Steps) -> float:
+    legal = problem.space.check(steps)
+    assert isinstance(legal, Legal)
+    candidate = Candidate(0, str(Trace(steps)), legal.key, "")
+    trial = Trial(candidate, problem.evaluate(candidate))
+    return float(problem.truth(trial)[0]) if measured(trial) is not None else math.inf
 
 
 def _interval(differences: Any) -> tuple[float, float, float]:
@@ -152,17 +164,19 @@ def _interval(differences: Any) -> tuple[float, float, float]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the study and write its table."""
     parser = argparse.ArgumentParser(prog="python -m diffopt.search.study.planner_quality", description=__doc__)
-    parser.add_argument("--first", type=int, default=0, help="seed of the first problem")
-    parser.add_argument("--problems", type=int, default=24)
+    parser.add_argument("problem", nargs="?", default="synthetic", help="`synthetic`, or a recorded landscape's file")
+    parser.add_argument("--first", type=int, default=0, help="the first seed: of the problem, or of the search alone")
+    parser.add_argument("--problems", type=int, default=24, help="so many seeds")
     parser.add_argument("--budgets", type=int, nargs="+", default=[10, 14, 28], help="measurements a run")
-    parser.add_argument("-o", "--out", type=Path, default=RESULTS)
+    parser.add_argument("-o", "--out", type=Path, help="the result")
     given = parser.parse_args(arguments)
     budgets = sorted(given.budgets)
-    command = "python -m diffopt.search.study.planner_quality"
+    command = f"python -m diffopt.search.study.planner_quality {given.problem}"
     command += f" --first {given.first} --problems {given.problems} --budgets {' '.join(map(str, budgets))}"
-    found = study(range(given.first, given.first + given.problems), budgets)
+    found = study(problem_of(given.problem), range(given.first, given.first + given.problems), budgets)
     found = {"command": command, "environment": environment(), **found}
-    given.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    out = given.out or RESULTS / f"planner-quality-{Path(given.problem).stem}.json"
+    out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(json.dumps({name: value for name, value in found.items() if name != "environment"}, indent=1))
     return 0
 

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 import numpy as np
 from xdsl.dialects.builtin import ModuleOp
 
-from diffopt.bench.outcome import Outcome
+from diffopt.bench.outcome import Measured, Outcome
 from diffopt.passes.pipeline import Trace
 from diffopt.search.goals import measured, objectives
 from diffopt.search.records import Candidate, Proposer, Trial
-from diffopt.search.selection import Points, front, hypervolume
+from diffopt.search.selection import REFERENCE, Points, front, hypervolume
 from diffopt.search.space import Refused, Space, Steps
 
 
-class Problem(Protocol):
-    """A space whose programs can be measured again and again, and are always the same.
-
-    `truth` is what no method sees: the objectives of a program without the noise of one measurement. Where none are
-    known apart, it is what was measured.
-    """
+class Searchable(Protocol):
+    """What a method needs of a problem: a space whose programs can be measured again and again, and are always the same."""
 
     @property
     def space(self) -> Space:
@@ -38,17 +35,46 @@ class Problem(Protocol):
     def evaluate(self, candidate: Candidate) -> Outcome:
         """Measure a program."""
 
+    def seeds(self) -> Sequence[Proposer]:
+        """Return who proposes the programs that somebody who knows the field would try first."""
+
+
+class Problem(Searchable, Protocol):
+    """One whose best is known, so that methods can be compared with it.
+
+    `truth` is what no method sees: the objectives of a program without the noise of one measurement. Where none are
+    known apart, it is what was measured.
+    """
+
     def truth(self, trial: Trial) -> Points:
         """Return the three objectives of a measured program, minimised, without noise."""
 
     def reference(self) -> float:
         """Return the hypervolume of the best programs there are."""
 
-    def seeds(self) -> Sequence[Proposer]:
-        """Return who proposes the programs that somebody who knows the field would try first."""
+
+@dataclass(frozen=True)
+class Aim:
+    """What a method that brings its own objectives is told of a program.
+
+    Args:
+        values: of a measured program, minimised.
+        failed: of one that failed: worse than all that runs.
+        excess: by how much a measured program breaks the bound, 0 or less where it keeps it; `None` where there is no bound.
+    """
+
+    values: Callable[[Measured], tuple[float, ...]]
+    failed: tuple[float, ...]
+    excess: Callable[[Measured], float] | None = None
 
 
-Method: TypeAlias = Callable[[Problem, int, int], list[Trial]]
+FRONT_AIM = Aim(
+    lambda outcome: tuple(map(float, objectives(outcome))), tuple(map(float, REFERENCE + np.array([5.0, 80.0, 3.0])))
+)
+"""The three objectives of a search."""
+
+
+Method: TypeAlias = Callable[[Searchable, int, int], list[Trial]]
 """Measure a number of programs of a problem, with a seed; return them in the order of measuring."""
 
 

@@ -20,7 +20,7 @@ from diffopt.bench.models.shapes import SHAPES
 from diffopt.bench.workload import Workload
 from diffopt.ir.description import build_module
 from diffopt.ir.emit_pipeline import emit_pipeline
-from diffopt.ir.identity import module_hash, print_module
+from diffopt.ir.identity import module_hash, parse_module, print_module
 from diffopt.ir.source_directory import describe_directory
 from diffopt.passes.pipeline import Trace, applied
 from diffopt.search.study.landscape import VERSION, programs
@@ -73,13 +73,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     file.write(json.dumps(rows[key]) + "\n")
                 said = outcome.message if isinstance(outcome, Failed) else f"{outcome.latency.ratio:.2f} x"
                 print(f"{number}/{len(missing)} {rows[key]['seconds']} s {said} {trace}", file=sys.stderr, flush=True)
+    # In the table the model goes by its name: where it lies on this machine is nobody's business, and is part of keys.
+    named = parse_module(print_module(module).replace(str(SHAPES.directory), SHAPES.name), "the recorded module")
     table = {
         "version": VERSION,
         "command": f"python -m diffopt.search.study.record: {PROMPTS} prompts, {PAIRS[0]} to {PAIRS[1]} pairs",
         "environment": environment(),
         "complete": len(rows) >= len(asked),
-        "module": print_module(module),
-        "rows": [rows[key] for _, key in asked if key in rows],
+        "module": print_module(named),
+        "rows": [
+            {**rows[key], "key": module_hash(applied(Trace.parse(trace), named))} for trace, key in asked if key in rows
+        ],
     }
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_text(json.dumps(table) + "\n", encoding="utf-8")

@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     out = given.out or RESULTS / f"search-{Path(given.problem).stem}.json"
     runs = given.runs or out.with_suffix(".runs.jsonl")
     seeds = range(given.first, given.first + given.seeds)
-    made = _maker(given.problem)
+    made = problem_of(given.problem)
     known = _read(runs)
     for seed in seeds:
         problem = made(seed)
@@ -102,7 +102,8 @@ def lines_of(table: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _maker(text: str) -> Callable[[int], Problem]:
+def problem_of(text: str) -> Callable[[int], Problem]:
+    """Return what gives the problem of a seed: a synthetic one, or a recorded landscape, which is the same for all."""
     if text == "synthetic":
         return lambda seed: Synthetic(seed=seed)
     recorded = Landscape.read(Path(text))

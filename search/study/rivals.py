@@ -8,43 +8,46 @@ from typing import Any
 import numpy as np
 
 from diffopt.passes.base import options
-from diffopt.search.goals import measured, objectives
+from diffopt.search.goals import measured
 from diffopt.search.records import Trial
-from diffopt.search.selection import REFERENCE
 from diffopt.search.space import Steps
 from diffopt.search.study.methods import mended
-from diffopt.search.study.problem import Method, Problem, candidate
+from diffopt.search.study.problem import FRONT_AIM, Aim, Method, Searchable, candidate
 from diffopt.search.variation import crossover, fresh, vary
+
+_EXCESS = "excess"
 
 POPULATION = 12
 """Of NSGA-II: the best of 8 to 24 for budgets below 120."""
 
-FAILED = REFERENCE + np.array([5.0, 80.0, 3.0])
-"""What a method that knows no failures is told of one: worse than all that runs."""
+BROKEN = 10.0
+"""By how much a program that failed is said to break a bound: more than any that runs."""
 
 
 class _Measurer:
     """Measures each program once; one that a method asks for again costs nothing."""
 
-    def __init__(self, problem: Problem, count: int) -> None:
-        self.problem, self.count = problem, count
+    def __init__(self, problem: Searchable, count: int, aim: Aim) -> None:
+        self.problem, self.count, self.aim = problem, count, aim
         self.trials: dict[str, Trial] = {}
 
     @property
     def done(self) -> bool:
         return len(self.trials) >= self.count
 
-    def __call__(self, steps: Steps) -> tuple[float, float, float]:
+    def __call__(self, steps: Steps) -> tuple[tuple[float, ...], float]:
+        """Return what the aim says of a program: values to minimise, and by how much it breaks the bound."""
         asked = candidate(self.problem.space, steps, len(self.trials) + 1)
         if asked.key not in self.trials and not self.done:
             self.trials[asked.key] = Trial(asked, self.problem.evaluate(asked))
         trial = self.trials.get(asked.key)
         outcome = None if trial is None else measured(trial)
-        first, second, third = FAILED if outcome is None else objectives(outcome)
-        return float(first), float(second), float(third)
+        if outcome is None:
+            return self.aim.failed, BROKEN
+        return self.aim.values(outcome), 0.0 if self.aim.excess is None else self.aim.excess(outcome)
 
 
-def nsga2(problem: Problem, count: int, seed: int) -> list[Trial]:
+def nsga2(problem: Searchable, count: int, seed: int, aim: Aim = FRONT_AIM) -> list[Trial]:
     """Run pymoo's NSGA-II over traces, with diffopt's own operators and repair."""
     from pymoo.algorithms.moo.nsga2 import NSGA2
     from pymoo.core.crossover import Crossover
@@ -53,7 +56,7 @@ def nsga2(problem: Problem, count: int, seed: int) -> list[Trial]:
     from pymoo.core.problem import ElementwiseProblem
     from pymoo.core.sampling import Sampling
 
-    rng, space, measure = np.random.default_rng(seed), problem.space, _Measurer(problem, count)
+    rng, space, measure = np.random.default_rng(seed), problem.space, _Measurer(problem, count, aim)
 
     def new() -> Steps:
         while True:
@@ -63,10 +66,13 @@ def nsga2(problem: Problem, count: int, seed: int) -> list[Trial]:
 
     class Traces(ElementwiseProblem):  # type: ignore[misc]
         def __init__(self) -> None:
-            super().__init__(n_var=1, n_obj=3, n_ieq_constr=0)
+            super().__init__(n_var=1, n_obj=len(aim.failed), n_ieq_constr=int(aim.excess is not None))
 
         def _evaluate(self, x: Any, out: dict[str, Any], *args: Any, **kwargs: Any) -> None:
-            out["F"] = list(measure(x[0]))
+            values, excess = measure(x[0])
+            out["F"] = list(values)
+            if aim.excess is not None:
+                out["G"] = [excess]
 
     class Fresh(Sampling):  # type: ignore[misc]
         def _do(self, problem: Any, n_samples: int, **kwargs: Any) -> Any:
@@ -103,16 +109,17 @@ def nsga2(problem: Problem, count: int, seed: int) -> list[Trial]:
     return list(measure.trials.values())
 
 
-def tpe(problem: Problem, count: int, seed: int) -> list[Trial]:
-    """Run optuna's multi-objective TPE over a flat encoding: which passes, their options, and where each stands."""
+def tpe(problem: Searchable, count: int, seed: int, aim: Aim = FRONT_AIM) -> list[Trial]:
+    """Run optuna's TPE over a flat encoding: which passes, their options, and where each stands."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    rng, space, measure = np.random.default_rng(seed), problem.space, _Measurer(problem, count)
+    rng, space, measure = np.random.default_rng(seed), problem.space, _Measurer(problem, count, aim)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        sampler = optuna.samplers.TPESampler(seed=seed)
-        study = optuna.create_study(directions=["minimize"] * 3, sampler=sampler)
+        bound = None if aim.excess is None else (lambda trial: (trial.user_attrs.get(_EXCESS, BROKEN),))
+        sampler = optuna.samplers.TPESampler(seed=seed, constraints_func=bound)
+        study = optuna.create_study(directions=["minimize"] * len(aim.failed), sampler=sampler)
         for _ in range(5 * count):
             if measure.done:
                 break
@@ -121,11 +128,13 @@ def tpe(problem: Problem, count: int, seed: int) -> list[Trial]:
             if steps is None:
                 study.tell(trial, state=optuna.trial.TrialState.FAIL)
             else:
-                study.tell(trial, measure(steps))
+                values, excess = measure(steps)
+                trial.set_user_attr(_EXCESS, excess)
+                study.tell(trial, values)
     return list(measure.trials.values())
 
 
-def _suggested(trial: Any, problem: Problem) -> Steps | None:
+def _suggested(trial: Any, problem: Searchable) -> Steps | None:
     chosen = []
     for name, known in problem.vocabulary.items():
         if not trial.suggest_categorical(name, [False, True]):

@@ -89,9 +89,9 @@ def test_a_control_arm_gets_its_ratio_however_unlike_its_images_are(
 
 @pytest.fixture
 def hurried(evaluator: Evaluator) -> Iterator[Evaluator]:
-    """The evaluator with three seconds of patience."""
+    """The evaluator with a second of patience."""
     usual = evaluator.place.timeout_s
-    evaluator.place.timeout_s = 3.0
+    evaluator.place.timeout_s = 1.0
     yield evaluator
     evaluator.place.timeout_s = usual
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
+from xdsl.dialects.builtin import ModuleOp
+
 from diffopt.bench.suite.attributes import PATH
 from diffopt.bench.suite.families import FAMILIES
 from diffopt.bench.suite.task import Task
@@ -67,12 +69,25 @@ def trace_for(task: Task) -> str:
 @cache
 def _answer(family: str, sampler: str, steps: int, dtype: str, trace: str) -> Answer:
     """Write the plain script, lift it, apply the passes, and edit the script as they say."""
-    about = FAMILIES[family]
-    script = plain_script(about, sampler=sampler, steps=steps, dtype=dtype)
-    layout = about.layout_directory()
+    return patched(family, plain_script(FAMILIES[family], sampler=sampler, steps=steps, dtype=dtype), trace)
+
+
+@cache
+def lifted(family: str, script: str) -> ModuleOp:
+    """Lift a script of a family; once, as passes leave the module that they are given alone.
+
+    Raises:
+        DiffoptError: it cannot be.
+    """
+    layout = FAMILIES[family].layout_directory()
     settings = {"model": str(layout)} if layout is not None else {}
+    return build_module(describe_text(script, PATH, settings=settings))
+
+
+def patched(family: str, script: str, trace: str) -> Answer:
+    """Lift a script, apply the passes of a trace, and edit the script as they say."""
     try:
-        result = run(Trace.parse(trace), build_module(describe_text(script, PATH, settings=settings)))
+        result = run(Trace.parse(trace), lifted(family, script))
         if isinstance(result, Refusal):
             return Answer(trace=trace, refused=f"{result.where}: {result.reason}")
         return Answer(apply_edits(script, emit_edits(result, script, path=PATH)), trace)

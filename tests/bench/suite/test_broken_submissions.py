@@ -17,7 +17,7 @@ from diffopt.bench.suite.arms.rules import answer, baseline
 from diffopt.bench.suite.families import FAMILIES
 from diffopt.bench.suite.harness import measured_text
 from diffopt.bench.suite.measured_gates import absolute_gate, relative_gate
-from diffopt.bench.suite.measuring import Protocol, _evaluator, adherence
+from diffopt.bench.suite.measuring import Protocol, adherence, evaluator_of
 from diffopt.bench.suite.static_gate import static_gate, strict_gate
 from diffopt.bench.suite.writing import plain_script
 from diffopt.bench.workload import Workload
@@ -86,6 +86,25 @@ AT_SIGHT |= {
         PLAIN.replace("import torch\n", "import torch\nimport diffopt.bench.suite.harness as h\n", 1), "which judges it"),
 }  # fmt: skip
 
+AT_SIGHT |= {
+    "makes its denoiser half": (in_load("pipe.unet.half()"), "makes a part float16"),
+    "makes its denoiser half under another name": (
+        in_load("part = pipe.unet", "part.to(dtype=torch.bfloat16)"), "makes a part bfloat16"),
+    "makes its parts half one after another": (
+        in_load("for part in (pipe.unet, pipe.vae):", "    part.half()"), "makes a part float16"),
+    "loads a part in 16 bits": (
+        in_load('pipe.vae = AutoencoderKL.from_pretrained(model, subfolder="vae", torch_dtype=torch.float16)').replace(
+            "import ", "import AutoencoderKL, ", 2).replace("import AutoencoderKL, torch", "import torch"),
+        "makes a part float16"),
+    "makes the whole pipeline half": (in_load("pipe = pipe.to(torch.float16)"), "dtype: 'float16', asked for 'float32'"),
+    "stops guiding as the call runs": (
+        PLAIN.replace("        generator=generator,", "        generator=generator,\n        callback_on_step_end=print,"),
+        "`callback_on_step_end` is given"),
+    "replaces the forward of its denoiser": (in_load("pipe.unet.forward = pipe.vae.forward"), "`pipe.unet.forward` is replaced"),
+    "sets the guidance where nobody reads it": (
+        in_generate("pipe._guidance_scale = 1.0"), "`pipe._guidance_scale` is replaced"),
+}  # fmt: skip
+
 OF_A_CACHE: dict[str, tuple[str, str]] = {
     "imports the method and does not apply it": (
         PLAIN.replace("import torch\n", "import torch\nfrom diffopt.backends.runtime import follow_step_plan\n", 1),
@@ -123,6 +142,12 @@ def test_the_static_gate_catches_an_answer_that(name: str) -> None:
     verdict = static_gate(asked(), code)
     assert verdict.error == "key attributes", verdict
     assert any(reason in said for said in verdict.reasons), verdict
+
+
+def test_a_part_in_16_bits_is_free_where_methods_are_free() -> None:
+    aimed = next(task for task in tasks() if task.level == 4 and task.family == "sd15")
+    code = baseline(aimed).replace(END, f"    pipe.unet.half()\n    pipe.unet.forward = pipe.unet.forward\n{END}")
+    assert static_gate(aimed, code).passed
 
 
 @pytest.mark.parametrize("name", OF_A_CACHE)
@@ -210,7 +235,7 @@ def load"""
 
 def test_answers_read_the_libraries_and_their_model_alone(tmp_path: Path) -> None:
     server = ForkServer(tmp_path, environment={})
-    evaluator = _evaluator("demo:shapes", PLAIN, tmp_path, Protocol(), server)
+    evaluator = evaluator_of("demo:shapes", PLAIN, tmp_path, Protocol(), server)
     shapes = builtin("demo:shapes")
     assert shapes is not None
     assert set(evaluator.place.readable) == set(needed_to_run(shapes.directory))

@@ -6,16 +6,22 @@ from pathlib import Path
 
 from diffopt.bench.suite.page import page
 from diffopt.bench.suite.results import read_results
+from diffopt.bench.suite.searches import read_searches, searches_faults
 from diffopt.bench.suite.submission import check_file
 
 RESULTS = "bench/results/diffbench-rules-cpu.json.gz"
+SEARCHES = "bench/results/diffbench-searches-cpu.json.gz"
 
 
 def test_the_page_is_current(repository: Path) -> None:
     written = (repository / "docs" / "diffbench.md").read_text(encoding="utf-8")
-    assert written == page([read_results(repository / RESULTS)]), (
-        f"run diffopt bench report {RESULTS} -o docs/diffbench.md"
-    )
+    found = [read_searches(path) for path in (repository / SEARCHES,) if path.exists()]
+    made = page([read_results(repository / RESULTS)], found)
+    assert written == made, f"run diffopt bench report {RESULTS} {SEARCHES} -o docs/diffbench.md"
+
+
+def test_the_searches_in_the_repository_follow_from_their_samples(repository: Path) -> None:
+    assert all(searches_faults(read_searches(path)) == [] for path in (repository / SEARCHES,) if path.exists())
 
 
 def test_the_results_in_the_repository_follow_from_their_samples(repository: Path) -> None:

@@ -67,6 +67,29 @@ def test_code_that_means_the_same_passes_and_strict_wants_it_as_it_is_written(na
     assert strict_gate(PLAIN, code).passed == strictly
 
 
+@pytest.mark.parametrize(
+    "cast", ["pipe.to(torch.bfloat16)", "pipe.to(dtype=torch.bfloat16)", "pipe.to(device).to(torch.bfloat16)"]
+)
+def test_a_pipeline_may_be_cast_instead_of_loaded_in_16_bits(cast: str) -> None:
+    half = task(Method("half", {"dtype": "bfloat16"}), level=2)
+    assert (
+        static_gate(
+            half, PLAIN.replace("    return pipe.to(device)", f"    {cast}\n    return pipe.to(device)")
+        ).reasons
+        == ()
+    )
+    assert not static_gate(task(), PLAIN.replace("return pipe.to(device)", f"return {cast}")).passed
+
+
+def test_images_may_be_cast() -> None:
+    code = PLAIN.replace("    return pipe(", "    made = pipe(").replace(
+        ").images\n", ").images\n    return made.astype('float32')\n", 1
+    )
+    assert (
+        static_gate(task(), code.replace("made.astype('float32')", "torch.tensor(made).float().numpy()")).reasons == ()
+    )
+
+
 def test_packages_of_the_papers_world_are_read_like_our_own_passes() -> None:
     applied = (
         "    tomesd.apply_patch(pipe, ratio=0.5)\n    helper = DeepCacheSDHelper(pipe=pipe)\n"
