@@ -7,7 +7,7 @@ STAMP := $(VENV)/.diffopt-installed
 # One process a core, each with one thread: OpenMP threads of two processes would wait for one another.
 TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: bakeoff diffbench coverage test-tensorrt demo test test-quick test-thorough test-gpu pairs pages check format lint types layers clean distclean setup train corpus
+.PHONY: peers bakeoff diffbench coverage test-tensorrt demo test test-quick test-thorough test-gpu pairs pages check format lint types layers clean distclean setup train corpus
 
 demo: setup
 	$(BIN)/diffopt compile demo:shapes -o out/shapes --force --budget 80s --seed 0 --fit-solver 2,3,5
@@ -75,6 +75,10 @@ test-tensorrt: setup
 diffbench: setup
 	-$(BIN)/diffopt bench run --threads 1 --store out/diffbench.store -o bench/results/diffbench-rules-cpu.json.gz
 	$(BIN)/diffopt bench report bench/results/diffbench-rules-cpu.json.gz -o docs/diffbench.md
+
+# Other tools beside diffopt, each in an environment of its own (5 GB below out/peers); an hour or more, goes on where it was stopped.
+peers: setup
+	$(BIN)/python -m diffopt.bench.peers
 
 # Trains the built-in model and its scorer again; takes about an hour on two cores.
 train: setup

@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import weakref
+from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing import shared_memory
 from pathlib import Path
@@ -55,23 +56,32 @@ def add_environment(name: str, home: Path) -> Path:
 
     Raises BackendError if there is no such environment, or it cannot be installed.
     """
-    found = _known(name)
-    python = home / name / "bin" / "python"
-    if (home / name / "done").exists():
+    return make_environment(home / name, _known(name).packages)
+
+
+def make_environment(folder: Path, packages: Sequence[str]) -> Path:
+    """Make a virtual environment with these packages, whole or not at all; return its Python.
+
+    packages: arguments of `pip install`.
+    Raises BackendError if it cannot be installed, or something else is in its place.
+    """
+    python = folder / "bin" / "python"
+    if (folder / "done").exists():
         return python
-    folder = home / name
     begun = (folder / "pyvenv.cfg").is_file() or (folder.is_dir() and not any(folder.iterdir()))
     if os.path.lexists(folder) and not begun:
         raise BackendError(f"{folder} is there and is no environment", "give another --home, or move it away")
     for command in (
-        [sys.executable, "-m", "venv", "--clear", str(home / name)],
-        [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *found.packages],
+        [sys.executable, "-m", "venv", "--clear", str(folder)],
+        [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages],
     ):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             last = (done.stderr.strip().splitlines() or ["nothing said"])[-1]
-            raise BackendError(f"{name} cannot be installed: {last}", "look at the network and at the disk's room")
-    (home / name / "done").touch()
+            raise BackendError(
+                f"{folder.name} cannot be installed: {last}", "look at the network and at the disk's room"
+            )
+    (folder / "done").touch()
     return python
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -88,7 +89,9 @@ def fit_weights(pipe: Any, run: Run, traced: Trajectory, places: Sequence[int], 
     flow = "FlowMatch" in type(scheduler).__name__
     total = float(scheduler.config.get("num_train_timesteps", 1000))
     values = {"sigmas": [step / total for step in chosen]} if flow else {"timesteps": list(chosen)}
-    set_timesteps, past, rows = scheduler.set_timesteps, list[torch.Tensor](), list[tuple[float, ...]]()
+    # Beneath timesteps that are fixed already.
+    set_timesteps = inspect.unwrap(scheduler.set_timesteps)
+    past, rows = list[torch.Tensor](), list[tuple[float, ...]]()
     last = list[torch.Tensor]()
 
     def set_chosen(num_inference_steps: Any = None, device: Any = None, **_: Any) -> None:

@@ -277,7 +277,7 @@ class Evaluator:
         baseline, draw = self.place.baseline(), self.workload.draws(split, self.place.secret)
         warm_up(candidate, draw, fewest=3)
         warm_up(baseline, draw, fewest=1)
-        idle = IdleWatch(candidate.resident.members, lambda: self.place.server.pid)
+        idle = IdleWatch(candidate.resident.members, candidate.resident.reaper)
         raced = race(
             idle.during(baseline), candidate, draw,
             rng=self._rng, timing=timing, usual_s=median(self.place.usual_s) if self.place.usual_s else None,

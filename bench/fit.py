@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from diffopt.backends import BackendError
 from diffopt.backends.runtime.int8 import SCHEMES
@@ -26,6 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("what", choices=("drift", "magcache", "timesteps", "solver", "sensitivity"))
     parser.add_argument("model", help="model directory, or a built-in model such as demo:shapes")
     parser.add_argument("--passes", default="", help="passes ahead of the fitted one, e.g. reduce-steps{steps=12}")
+    parser.add_argument(
+        "--under", default="", help="passes that a fitted solver runs under, e.g. guidance-window{stop=0.5}"
+    )
     parser.add_argument("--steps", type=int, default=10, help="timesteps to choose")
     parser.add_argument("--threshold", type=float, help="of the cache that is printed; its own default if left out")
     parser.add_argument("--error", type=float, default=0.01, help="of the denoiser, that narrowed layers may bring")
@@ -46,6 +50,7 @@ def fit(
     model: str,
     *,
     passes: str = "",
+    under: str = "",
     steps: int = 10,
     threshold: float | None = None,
     error: float = 0.01,
@@ -69,7 +74,7 @@ def fit(
     described, prompts = _described(model, 8 if what == "solver" else 2)
     module = applied(Trace.parse(passes), build_module(described))
     if what == "solver":
-        return fit_solvers(module, prompts, [steps], seed=seed)[0]
+        return fit_solvers(module, prompts, [steps], seed=seed, under=under)[0]
     pipe = load_emitted(module)
 
     def run() -> object:
@@ -93,9 +98,13 @@ def fit(
     return str(Trace((build_pass("cache-adaptive", {"drift": drift, **options}),)))
 
 
-def fit_solvers(module: Any, prompts: Sequence[str], counts: Sequence[int], *, seed: int = 0) -> list[str]:
+def fit_solvers(
+    module: Any, prompts: Sequence[str], counts: Sequence[int], *, seed: int = 0, under: str = ""
+) -> list[str]:
     """Return a trace of `fit-solver` for each of these numbers of steps, fitted to a module's own runs of the prompts.
 
+    under: passes of guidance or caching ahead of it; the runs that are fitted to are made without them, so that the weights
+    mend what they miss.
     Raises DiffoptError or BackendError if the module's steps cannot be fitted.
     """
     import torch
@@ -111,17 +120,18 @@ def fit_solvers(module: Any, prompts: Sequence[str], counts: Sequence[int], *, s
         generator = [torch.Generator().manual_seed(seed + index) for index in range(len(prompts))]
         return pipe(list(prompts), generator=generator, output_type="latent")
 
-    # The weights take the solver's place, and each trial brings its own timesteps, fewer than these by one.
-    others = ",".join(str(900 - index) for index in range(max(counts) + 1))
-    solver = FitTimesteps(others, solver="euler" if is_flow(scheduler_of(module)) else "dpmsolver++")
-    student = load_emitted(applied(Trace((solver,)), module))
+    solver: Literal["dpmsolver++", "euler"] = "euler" if is_flow(scheduler_of(module)) else "dpmsolver++"
+    ahead = Trace.parse(under)
     pipe = load_emitted(module)
     traced = trace_trajectory(pipe, lambda: request(pipe))
     made = []
     for count in counts:
-        found = fit_solver(student, lambda: request(student), traced, count)
+        # The weights take the solver's place, and each trial brings timesteps of its own.
+        others = FitTimesteps(",".join(str(900 - index) for index in range(count)), solver=solver)
+        student = load_emitted(applied(Trace((*ahead, others)), module))
+        found = fit_solver(student, functools.partial(request, student), traced, count)
         weights = ";".join(",".join(map(repr, row)) for row in found.weights)
-        made.append(str(Trace((FitSolver(timesteps=",".join(map(str, found.timesteps)), weights=weights),))))
+        made.append(str(Trace((*ahead, FitSolver(timesteps=",".join(map(str, found.timesteps)), weights=weights)))))
     return made
 
 

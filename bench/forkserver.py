@@ -74,6 +74,7 @@ class ForkServer:
         environment: all that workers see of the environment, see `environment.allowed`.
         cpus: the cores for the server and its workers; None for all that this process may use.
         preload: modules, or `module:attribute` for lazy ones, imported before any fork.
+        python: the interpreter, of an environment that can import diffopt too.
     """
 
     def __init__(
@@ -84,7 +85,9 @@ class ForkServer:
         cpus: Sequence[int] | None = None,
         preload: Sequence[str] = PRELOAD,
         start_timeout_s: float = 300.0,
+        python: str = sys.executable,
     ) -> None:
+        self._python = python
         self._folder, self._environment, self._cpus = folder, dict(environment), cpus
         self._preload, self._start_timeout_s = tuple(preload), start_timeout_s
         self._process: subprocess.Popen[bytes] | None = None
@@ -108,7 +111,7 @@ class ForkServer:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         log = make_folder(self._folder) / "forkserver.log"
         options = json.dumps({"cpus": list(self._cpus) if self._cpus else None, "preload": self._preload})
-        command = [sys.executable, "-I", "-m", "diffopt.bench.forkserver", str(theirs.fileno()), options]
+        command = [self._python, "-I", "-m", "diffopt.bench.forkserver", str(theirs.fileno()), options]
         with theirs, writing(log), log.open("ab") as sink:
             self._process = subprocess.Popen(
                 command, cwd=self._folder, env=self._environment, pass_fds=[theirs.fileno()],

@@ -280,6 +280,10 @@ class Resident:
         """Return the process ids of the worker and of all it started."""
         return self._server.family(self.pid)
 
+    def reaper(self) -> int | None:
+        """Return the process id of who reaps what has lost its parent there."""
+        return self._server.pid
+
     def _pause(self) -> None:
         self._signal(signal.SIGSTOP)
         self._watch.sample()

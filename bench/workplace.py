@@ -30,10 +30,11 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Program:
-    """An emitted pipeline: a name for people, and the text of its pipeline.py."""
+    """An emitted pipeline: a name for people, the text of its pipeline.py, and who forks its workers if not the run's server."""
 
     name: str
     pipeline_py: str
+    server: ForkServer | None = None
 
     @property
     def hash(self) -> str:
@@ -150,7 +151,7 @@ class Workplace:
     def _spawn(self, program: Program, folder: Path) -> Contestant:
         own = make_folder(self.work / "candidates" / program.hash)
         resident = Resident(
-            self.server, program.name, folder,
+            program.server or self.server, program.name, folder,
             environment=worker_environment(folder, self.engines), memory_limit=self.memory_limit,
             disk_limit=self.disk_limit or free_bytes(own) * 8 // 10,
             confinement=worker_confinement(

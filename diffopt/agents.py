@@ -154,7 +154,7 @@ def client_for(environment: Mapping[str, str], settings: LlmSettings) -> Client:
 
 def describe_goal(goal: Goal) -> str:
     """Return the goal as a sentence."""
-    parts = [f"the least latency at batch 1, with images of tier {goal.tier} or stronger"]
+    parts = [f"the least {goal.minimize} at batch 1, with images of tier {goal.tier} or stronger"]
     if goal.min_fidelity is not None:
         parts.append(f"a median paired PSNR of at least {goal.min_fidelity:g} dB")
     if goal.max_latency is not None:

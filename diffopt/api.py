@@ -19,8 +19,12 @@ from diffopt.ir.errors import DiffoptError
 from diffopt.sources import Source, lift
 
 if TYPE_CHECKING:
+    from xdsl.dialects.builtin import ModuleOp
+
     from diffopt.agents import AgentFor
     from diffopt.bench.evaluate import Outcome
+    from diffopt.cluster import Cluster
+    from diffopt.envelope import Envelope, Point
     from diffopt.search.goals import Constraints
 
 __all__ = ["Goal", "Source", "Verdict", "compile", "lift", "verify"]
@@ -36,6 +40,7 @@ class Goal:
         max_latency: most milliseconds a call.
         max_memory: most GB of peak memory.
         keep_steps: leave the number of steps alone.
+        minimize: what decides between programs that keep all that: `latency` or `memory`.
     """
 
     tier: str = "near"
@@ -43,6 +48,7 @@ class Goal:
     max_latency: float | None = None
     max_memory: float | None = None
     keep_steps: bool = False
+    minimize: str = "latency"
 
     def constraints(self) -> Constraints:
         """Return the goal in the search's units.
@@ -63,6 +69,7 @@ class Goal:
             max_latency_s=None if self.max_latency is None else self.max_latency / 1e3,
             max_memory_bytes=None if self.max_memory is None else int(self.max_memory * 1e9),
             keep_steps=self.keep_steps,
+            minimize=self.minimize,
         )
 
 
@@ -73,9 +80,12 @@ def compile(
     goal: Goal | None = None,
     target: str = "cpu",
     budget: str = "10m",
+    early_stop: bool = True,
     prompts: str | Path | None = None,
     passes: str | None = None,
     agent: AgentFor | None = None,
+    cluster: Cluster | None = None,
+    envelope: Envelope | None = None,
     engine_cache: int | None = None,
     resume: bool = False,
     force: bool = False,
@@ -93,10 +103,13 @@ def compile(
         source: see `lift`.
         out: folder of the artifact.
         budget: of the search: a time (`90s`, `10m`) or a number of measured candidates (`40`).
+        early_stop: end the search before its budget is spent, where gains are under the measured noise.
         prompts: file with one prompt a line; half of them are held out.
         engine_cache: most bytes of the run's engines, of which the least used go first; None keeps all.
         passes: measure this one trace instead of searching.
         agent: makes what proposes, searches and rewrites; by default the rules propose and the engine searches.
+        cluster: measures the search's candidates; by default this process does, which in any case judges in the end.
+        envelope: sizes and batches that engines are built for and the winner must meet the goal at, beside the own.
         controls: measure the control arms too (fewer steps at equal time, stock torch.compile), and what the winner's
             passes buy one after the other.
 
@@ -111,7 +124,9 @@ def compile(
     from diffopt.bench.device import check_target, versions
     from diffopt.bench.evaluate import Evaluator, Measured, Thresholds
     from diffopt.bench.floor import floor_program
-    from diffopt.finals import bought, choose, closest, control_traces, decide_levels, fallback, prefixes
+    from diffopt.cluster import settings_for
+    from diffopt.envelope import Envelope, choose_everywhere, envelope_json, measured_at, workload_at
+    from diffopt.finals import bought, closest, control_traces, decide_levels, fallback, prefixes
     from diffopt.ir.dialect import steps_of
     from diffopt.ir.emit_pipeline import emit
     from diffopt.ir.identity import print_module
@@ -145,11 +160,16 @@ def compile(
     only = None if passes is None else FixedProposer(Trace.parse(passes))
     if only is not None and not len(only.trace):
         raise DiffoptError("no pass is named", where="--passes", hint="leave it out to search")
+    if only is not None and cluster is not None:
+        raise DiffoptError("one trace is no search to spread", where="--executor ray", hint="leave it out")
     for one in only.trace if only is not None else ():
         if (unfit := rules.unfit(one, target)) is not None:
             raise DiffoptError(unfit.reason, where=one.name, hint="leave it out, or name another --target")
-    limit = Budget.parse(budget) if only is None else Budget(candidates=1)
+    limit = dataclasses.replace(Budget.parse(budget), early=early_stop) if only is None else Budget(candidates=1)
+    envelope = envelope or Envelope()
     lifted = lift(source, settings)
+    if envelope != Envelope():
+        lifted = dataclasses.replace(lifted, module=envelope.on(lifted.module))
     for assumption in assumptions_of(lifted.module):
         listen(Assumed(str(assumption)))
     if only is not None:
@@ -164,6 +184,9 @@ def compile(
     thresholds = Thresholds()
     network = network_for(lifted.builtin)
     acting = agent(folder, lifted.module) if agent is not None else Agent([RuleProposer(target)])
+    if cluster is not None and acting.searching not in (None, run_search):
+        hint = "leave it out: this planner measures one program after the other"
+        raise DiffoptError("this search cannot be spread", where="--executor ray", hint=hint)
     found = [only] if only is not None else acting.proposers
     plan: dict[str, Any] = {
         "target": target,
@@ -182,6 +205,18 @@ def compile(
         },
     }
     marks = [time.monotonic()]
+    scorer = lifted.builtin.scorer() if lifted.builtin is not None else None
+    shared: dict[str, Any] = {
+        "engines": folder / "engines",
+        "hidden": (folder,),
+        "device": target,
+        "network": network,
+        "perceptual": distances_for(lifted.builtin),
+        "thresholds": thresholds,
+        "weights": weights,
+        "seed": seed,
+        "progress": lambda stage, done, total: listen(Progress(stage, done, total)),
+    }
     set_limit(folder / "engines", engine_cache)
     with (
         Store(folder / STORE) as store,
@@ -189,16 +224,8 @@ def compile(
             program(lifted.module, "baseline"),
             work,
             work=folder / "work",
-            engines=folder / "engines",
-            hidden=(folder,),
-            device=target,
-            scorer=lifted.builtin.scorer() if lifted.builtin is not None else None,
-            network=network,
-            perceptual=distances_for(lifted.builtin),
-            thresholds=thresholds,
-            weights=weights,
-            seed=seed,
-            progress=lambda stage, done, total: listen(Progress(stage, done, total)),
+            scorer=scorer,
+            **shared,
         ) as evaluator,
     ):
         engine = Engine(
@@ -220,16 +247,39 @@ def compile(
         marks.append(time.monotonic())
         listen(Stage(f"searching for {limit}"))
         searching = run_search if only is not None or acting.searching is None else acting.searching
+        if cluster is not None:
+            builtin = lifted.name if lifted.builtin is not None else ""
+            told = settings_for(
+                evaluator, target=target, builtin=builtin, model=model, weights=weights, folder=folder, seed=seed
+            )
+            searching = cluster.searching(told)
         reason = searching(engine, evaluator, lifted.module, limit, listen, acting.rewriter)
         acting.finish(engine.trials())
         marks.append(time.monotonic())
         listen(Stage(f"stopped: {reason}; deciding on held-out prompts"))
         judge = Judge(evaluator, store, lifted.module, listen, rewriter=acting.rewriter)
         finals = decide_levels(engine.trials(), constraints, judge)
-        chosen = choose(finals, constraints)
+        points = envelope.points(lifted.module) if envelope != Envelope() else ()
+
+        def evaluator_at(point: Point, there: ModuleOp) -> Evaluator:
+            sized = (point.height, point.width) == (work.height, work.width)
+            place = folder / "work" / f"{point.width}x{point.height}x{point.batch}"
+            return Evaluator(
+                program(there, "baseline"),
+                workload_at(work, point),
+                work=place,
+                scorer=scorer if sized else None,
+                **shared,
+            )
+
+        def everywhere(trace: str) -> dict[Point, Outcome]:
+            return measured_at(points, trace, evaluator_at, store, lifted.module, listen, acting.rewriter)
+
+        chosen, at_points = choose_everywhere(finals, constraints, everywhere, listen)
         if chosen is None and only is None:
             listen(Stage("nothing met the goal on held-out prompts; trying what changes least"))
-            chosen = fallback(lifted.module, constraints, judge, target)
+            safe = fallback(lifted.module, constraints, judge, target)
+            chosen, at_points = choose_everywhere([safe] if safe else [], constraints, everywhere, listen)
         measured = chosen.outcome if chosen is not None else None
         control = Judge(evaluator, store, lifted.module, listen, split="search", rewriter=acting.rewriter)
         if controls and isinstance(measured, Measured):
@@ -276,6 +326,7 @@ def compile(
         "key": chosen.candidate.key,
         "tier": measured.tier,
         "result": measured.to_json(),
+        **({"envelope": envelope_json(at_points)} if points else {}),
         "levels": [level_json(final) for final in finals],
         "controls": judged,
         "trials": [trial_json(trial) for trial in trials],

@@ -17,12 +17,13 @@ from diffopt.bench.outcome import Measured, outcome_from_json
 from diffopt.ir.errors import DiffoptError
 from diffopt.passes.base import Refusal
 from diffopt.passes.pipeline import Trace, run
+from diffopt.search.archive import ArchiveProposer
+from diffopt.search.records import Candidate, Trial
 
 if TYPE_CHECKING:
     from xdsl.dialects.builtin import ModuleOp
 
     from diffopt.agents import Agent, AgentFor
-    from diffopt.search.records import Trial
 
 Chain = tuple[str, ...]
 """A trace as the texts of its passes."""
@@ -126,7 +127,8 @@ def _measured(store: Path) -> Iterable[tuple[Mapping[str, Any], str, Measured]]:
         raise DiffoptError("no such store", where=str(store), hint="it is OUT.run/store.sqlite of an earlier compile")
     query = (
         "SELECT r.manifest, c.trace, o.json FROM outcome o JOIN candidate c ON o.run_id = c.run_id AND"
-        " o.candidate_id = c.id JOIN run r ON r.id = o.run_id WHERE o.status = 'measured' AND r.id = 'search'"
+        " o.candidate_id = c.id JOIN run r ON r.id = o.run_id WHERE o.status = 'measured'"
+        " AND (r.id = 'search' OR r.id LIKE 'search@%')"
     )
     try:
         with closing(sqlite3.connect(f"{store.absolute().as_uri()}?mode=ro", uri=True)) as db:
@@ -139,17 +141,36 @@ def _measured(store: Path) -> Iterable[tuple[Mapping[str, Any], str, Measured]]:
             yield json.loads(manifest), str(trace), outcome
 
 
-def with_prior(agent: AgentFor, store: Path) -> AgentFor:
-    """Return what makes the agent of a run, with a proposer of the map of an earlier run after its own.
+def archived(store: Path, target: str) -> tuple[Trial, ...]:
+    """Return the trials of a store that were measured on the kind of device that `target` names, those of all its runs.
+
+    Raises:
+        DiffoptError: the store cannot be read.
+    """
+    kind = target.split(":")[0]
+    found = [
+        (trace, outcome) for manifest, trace, outcome in _measured(store) if str(manifest["target"]).startswith(kind)
+    ]
+    return tuple(
+        Trial(Candidate(place, trace, f"{place}", "archive"), outcome)
+        for place, (trace, outcome) in enumerate(found, start=1)
+    )
+
+
+def with_prior(agent: AgentFor, store: Path, target: str) -> AgentFor:
+    """Return what makes the agent of a run, with proposers of what earlier runs, of this pipeline or others, found.
+
+    The best of their programs take turns with its own, and what the map of the first run expects comes last.
 
     Raises:
         DiffoptError: the store cannot be read, or nothing was measured.
     """
     found = composition_maps([store])[0]
+    archive = ArchiveProposer(archived(store, target))
 
     def make(folder: Path, module: ModuleOp) -> Agent:
         made = agent(folder, module)
-        return replace(made, proposers=[*made.proposers, MapProposer(found)])
+        return replace(made, proposers=[archive, *made.proposers, MapProposer(found)])
 
     return make
 

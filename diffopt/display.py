@@ -82,7 +82,9 @@ class Display:
         from rich.markup import escape
 
         self._candidate = candidate
-        if not self._console.is_terminal:
+        if self._console.is_terminal:
+            self._show(f"{candidate}: measuring")
+        else:
             self._print(escape(f"{candidate}: measuring"))
 
     def _show(self, text: str) -> None:

@@ -36,6 +36,11 @@ ARMS = {
 }
 STEPS = (6, 5, 3, 2)
 """Arms named `N steps`: with the solver that `python -m diffopt.bench.studies.solvers` found best for so many."""
+UNGUIDED = {
+    "2 steps, unguided": 'guidance-window{stop=0.0},fit-solver{timesteps="981,221" '
+    'weights="0.597975479,-0.916221687;0.477667532,-0.533901334,0.224380065,-0.348784139"}',
+}
+"""Solvers that `python -m diffopt.bench.fit solver demo:shapes --steps 2 --under guidance-window{stop=0}` has fitted."""
 HYBRID = "the fastest engine of each component, steps kept"
 BAKEOFF = Path("bench/results/bakeoff-cpu.json")
 SCOPES = {"text_encoder": "text_encoder", "unet": "denoiser", "vae_decoder": "vae"}
@@ -45,10 +50,11 @@ def arms() -> dict[str, str]:
     """Return the usual arms; those of few steps with DEIS where no solver was searched."""
     found = json.loads(RESULTS.read_text()).get(MODEL, {}) if RESULTS.exists() else {}
     tried = {row["steps"] for row in found.values()}
-    few = {n: best(found, n) if n in tried else f"reduce-steps{{steps={n} solver=deis}}" for n in STEPS}
+    few = {f"{n} steps": best(found, n) if n in tried else f"reduce-steps{{steps={n} solver=deis}}" for n in STEPS}
     rows = json.loads(BAKEOFF.read_text())["rows"] if BAKEOFF.exists() else []
     fastest = {HYBRID: hybrid(rows)} if rows else {}
-    return {**ARMS, **fastest, **{f"{n} steps": f"{trace},{WHOLE}" for n, trace in few.items()}}
+    few |= UNGUIDED
+    return {**ARMS, **fastest, **{name: f"{trace},{WHOLE}" for name, trace in few.items()}}
 
 
 def hybrid(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -12,7 +12,7 @@ from diffopt.ir.dialect import steps_of
 from diffopt.ir.identity import module_hash
 from diffopt.passes.base import Refusal
 from diffopt.passes.pipeline import Trace, build_pass, run
-from diffopt.search.goals import LEVELS, PSNR_CEILING_DB, Constraints, Level, shortfalls, violation, winners
+from diffopt.search.goals import LEVELS, PSNR_CEILING_DB, Constraints, Level, merit, shortfalls, violation, winners
 from diffopt.search.presets import SAFE
 from diffopt.search.records import Candidate, Trial
 
@@ -81,9 +81,9 @@ def closest(
 
 
 def choose(finals: Sequence[Final], goal: Constraints) -> Final | None:
-    """Return the final with the best lower end of the speed-up interval among those that meet the user's goal."""
+    """Return the best final, by `goals.merit`, among those that meet the user's goal."""
     fit = [f for f in finals if f.candidate is not None and holds(goal, f.outcome, f.candidate)]
-    return max(fit, key=_lower_end, default=None)
+    return max(fit, key=lambda final: _merit(final, goal), default=None)
 
 
 def holds(constraints: Constraints, outcome: Outcome | None, candidate: Candidate) -> bool:
@@ -118,5 +118,5 @@ def bought(outcome: Outcome) -> str:
     return f"{outcome.latency.ratio:.3g}x, {same}"
 
 
-def _lower_end(final: Final) -> float:
-    return final.outcome.latency.lo if isinstance(final.outcome, Measured) else 0.0
+def _merit(final: Final, goal: Constraints) -> tuple[float, float]:
+    return merit(final.outcome, goal) if isinstance(final.outcome, Measured) else (0.0, 0.0)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from diffopt.events import Listener, Stage, silence
 from diffopt.ir.errors import DiffoptError
-from diffopt.passes.pipeline import Trace
+from diffopt.passes.base import Refusal
+from diffopt.passes.pipeline import Trace, run
 from diffopt.search.presets import with_engine
 from diffopt.search.records import Trial
 
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
 
 MOST = 20
 """Steps beyond which a solver is not fitted here: there the textbooks' are good enough, and the fitting takes long."""
-Fit = Callable[["ModuleOp", Sequence[str], Sequence[int]], list[str]]
+UNGUIDED = "guidance-window{stop=0}"
+"""What the fewest steps are also fitted under: the weights then do part of what guidance did, at half the denoiser's batch."""
+Fit = Callable[["ModuleOp", Sequence[str], Sequence[int], str], list[str]]
+"""Of a module, prompts, numbers of steps and the passes to run under."""
 
 
 def step_counts(text: str) -> tuple[int, ...]:
@@ -62,18 +66,24 @@ class FittedProposer:
     listen: Listener = silence
 
     def propose(self, module: ModuleOp, history: Sequence[Trial], count: int) -> list[Trace]:
-        """Return a trace for each number of steps, the most first: it is the nearest to the baseline."""
+        """Return a trace for each number of steps, the most first: it is the nearest to the baseline.
+
+        Last comes one of the fewest steps without guidance, where there is guidance to leave out.
+        """
         from diffopt.bench.fit import prompts_for
 
         steps = ", ".join(map(str, sorted(self.counts)))
         self.listen(Stage(f"fitting solvers to the model, of {steps} steps"))
-        made = (self.fit or _quietly)(module, prompts_for(self.source, 8), sorted(self.counts, reverse=True))
+        prompts, fit = prompts_for(self.source, 8), self.fit or _quietly
+        made = fit(module, prompts, sorted(self.counts, reverse=True), "")
+        if not isinstance(run(Trace.parse(UNGUIDED), module), Refusal):
+            made += fit(module, prompts, [min(self.counts)], UNGUIDED)
         return [with_engine(trace, module, self.target) for trace in made]
 
 
-def _quietly(module: ModuleOp, prompts: Sequence[str], counts: Sequence[int]) -> list[str]:
+def _quietly(module: ModuleOp, prompts: Sequence[str], counts: Sequence[int], under: str) -> list[str]:
     from diffopt.bench.fit import fit_solvers
     from diffopt.commands import quiet_libraries
 
     with quiet_libraries():
-        return fit_solvers(module, prompts, counts)
+        return fit_solvers(module, prompts, counts, under=under)

@@ -58,6 +58,7 @@ def write_report(manifest: Mapping[str, JSON], images: Path, out: Path) -> None:
         verdict=verdict(manifest),
         columns=COLUMNS,
         ladder=_ladder(manifest),
+        envelope=_envelope(manifest),
         controls=_controls(manifest),
         steps=_steps(manifest),
         witnesses=_witnesses(manifest),
@@ -112,7 +113,7 @@ def _moving(fidelity: JSON) -> str:
 
 def summary_lines(manifest: Mapping[str, JSON]) -> list[str]:
     """Return the verdict, the ladder and the control arms as lines of plain text."""
-    rows = [*_ladder(manifest), *_controls(manifest)]
+    rows = [*_ladder(manifest), *_envelope(manifest), *_controls(manifest)]
     header = ("", "speedup [95 %]", "ms", "PSNR med / p10 / worst", "prompts (base)", "distance (seeds)")
     lines = [header, *((row.name, *row.cells) for row in rows)]
     widths = [max(len(line[column]) for line in lines if column < len(line)) for column in range(len(header))]
@@ -142,6 +143,19 @@ def _ladder(manifest: Mapping[str, JSON]) -> list[Row]:
         note = "The program of this artifact: what changes least."
         won: JSON = {"outcome": result, "trace": said.text(manifest, "trace")}
         rows.append(replace(_row(manifest, "the artifact", note, won, "not measured"), winner=True))
+    return rows
+
+
+def _envelope(manifest: Mapping[str, JSON]) -> list[Row]:
+    """Return the winner at each other point of the workload envelope."""
+    rows = []
+    for point in said.items(manifest, "envelope"):
+        high, wide, batch = (said.number(point, name) or 0 for name in ("height", "width", "batch"))
+        workload = said.get(manifest, "workload")
+        here = {**manifest, "workload": {**(workload if isinstance(workload, dict) else {}), "batch": batch}}
+        tier = said.text(point, "outcome", "tier")
+        note = f"The winner there. Held-out tier: {tier}." if tier else ""
+        rows.append(_row(here, f"{wide:.0f}x{high:.0f}, batch {batch:.0f}", note, point, "not measured"))
     return rows
 
 

@@ -83,12 +83,13 @@ class Judge:
         listen: Listener,
         *,
         split: Split = "heldout",
+        run: str = "",
         rewriter: Rewriter | None = None,
     ) -> None:
         self._evaluator, self._store, self._module, self._listen = evaluator, store, module, listen
         self._rewriter = rewriter
         self._split: Split = split
-        self._run = {"heldout": "heldout", "search": "controls"}[split]
+        self._run = run or {"heldout": "heldout", "search": "controls"}[split]
         self._pairs = {"heldout": FINAL_PAIRS, "search": SEARCH_PAIRS}[split]
         store.open_run(self._run, {"module": module_hash(module)})
 

@@ -141,6 +141,8 @@ def _transform_statement(transform: TransformOp, target: str, module: ModuleOp) 
             given += _recorded_call(module)
     if target == "pipeline" and name in FOLDED:
         given += _folded_call(module)
+    if name == "export" and (sizes := components(module)["pipeline"].values.get("sizes")):
+        given.append(f"sizes={literal(sizes)}")
     first = "" if target == "pipeline" else f', "{target}"'
     code = f"{function}({{pipe}}{first}{''.join(f', {argument}' for argument in given)})"
     return Statement(_origin(transform), ((RUNTIME, function),), code)

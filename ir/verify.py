@@ -261,7 +261,7 @@ def _one_engine(module: ModuleOp) -> Iterator[tuple[str, str]]:
                 yield f"{kind} inside a whole-pipeline engine: {holds}", f"@{name}"
 
 
-GIVEN = frozenset({"engines", "steps", "guidance", "height", "width", "negative_prompt"})
+GIVEN = frozenset({"engines", "steps", "guidance", "height", "width", "sizes", "negative_prompt"})
 """Arguments of runtime functions that say what the module says elsewhere."""
 
 DTYPES = ("float32", "float16", "bfloat16")
@@ -344,6 +344,12 @@ def _call_is_complete(module: ModuleOp) -> Iterator[tuple[str, str]]:
         size = values.get(key)
         if size is not None and (type(size) is not int or size < 1):
             yield f"{key} must be a whole number of pixels", "@pipeline"
+    sizes = values.get("sizes", [])
+    if not isinstance(sizes, list) or not all(
+        isinstance(pair, list) and [type(n) for n in pair] == [int, int] and min(map(int, map(str, pair))) > 0
+        for pair in sizes
+    ):
+        yield "sizes must be pairs of a height and a width in pixels", "@pipeline"
     named = [*map(str, names.values() if isinstance(names, dict) else ())]
     for name in [*named, *(arguments if isinstance(arguments, dict) else ())]:
         if not is_name(name):

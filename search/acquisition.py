@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from diffopt.search.expected import expected_gains, normal_cdf, reach
-from diffopt.search.goals import LEVELS, Constraints, Level, measured, violation
+from diffopt.search.goals import LEVELS, MINIMIZED, Constraints, Level, measured, violation
 from diffopt.search.history import History
 from diffopt.search.selection import Points
 
@@ -21,7 +21,8 @@ class Worth:
     """Expected worth of some programs; the larger, the better.
 
     Args:
-        sure: expected relative gain in hypervolume plus mean expected gain in log speed-up over the levels.
+        sure: expected relative gain in hypervolume plus mean expected gain in log speed-up, or in what else is minimized,
+            over the levels.
         excess: how far outside the constraints a program is predicted to lie.
     """
 
@@ -47,10 +48,11 @@ def worth(
     reference = history.reference
     front = history.front if pending is None else np.vstack([history.front, pending])
     sure = expected_gains(front, reference, mean, deviation) / (history.volume or 1.0)
+    least = MINIMIZED[constraints.minimize]
     for level in levels:
         demand = _demand(level, history, constraints)
         if demand is not None:
-            faster = reach(np.array([-demand.best]), mean[:, 0], deviation[:, 0])[0]
+            faster = reach(np.array([-demand.best]), mean[:, least], deviation[:, least])[0]
             close = normal_cdf((-mean[:, 1] - demand.psnr) / np.maximum(deviation[:, 1], 1e-12))
             allowed = np.array(steps_kept) | (not demand.keep_steps)
             sure += allowed * faster * close / len(levels)
@@ -60,7 +62,7 @@ def worth(
 
 @dataclass(frozen=True)
 class _Demand:
-    """A level as far as it can be predicted: a bound in dB, and the log speed-up to beat."""
+    """A level as far as it can be predicted: a bound in dB, and the log speed-up, or the like, to beat."""
 
     psnr: float
     keep_steps: bool
@@ -80,7 +82,7 @@ def _demand(level: Level, history: History, constraints: Constraints) -> _Demand
         (met if holds else missed).append(-float(point[1]))
         kept = bool(trial.candidate.facts.get("steps_kept")) or not level.constraints.keep_steps
         if holds and kept and violated == 0:
-            best = max(best, -float(point[0]))
+            best = max(best, -float(point[MINIMIZED[constraints.minimize]]))
     if not met and not missed:
         return None
     if level.constraints.min_psnr is not None:

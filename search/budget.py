@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from diffopt.ir.errors import DiffoptError
-from diffopt.search.goals import LEVELS, Constraints, measured, objectives, violation
+from diffopt.search.goals import LEVELS, MINIMIZED, Constraints, measured, objectives, violation
 from diffopt.search.selection import front, hypervolume
 
 if TYPE_CHECKING:
@@ -27,10 +27,12 @@ class Budget:
     Args:
         seconds: wall time of this session.
         candidates: programs with an outcome in the whole run, those of earlier sessions included.
+        early: stop before, where no gain is in sight; see `no_gain_in_sight`.
     """
 
     seconds: float | None = None
     candidates: int | None = None
+    early: bool = True
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -98,12 +100,12 @@ def realised(trials: Sequence[Trial], constraints: Constraints) -> list[float]:
             gains.append(0.0)
             continue
         points = np.vstack([points, objectives(outcome)])
-        larger, speed = hypervolume(points), np.log(outcome.latency.ratio)
+        larger, less = hypervolume(points), -float(points[-1, MINIMIZED[constraints.minimize]])
         gain = (larger - volume) / volume if volume > 0 else larger
         for level in LEVELS:
-            if speed > best[level.name] and violation(level.constraints, outcome, facts) == 0:
-                gain += (speed - best[level.name]) / len(LEVELS)
-                best[level.name] = speed
+            if less > best[level.name] and violation(level.constraints, outcome, facts) == 0:
+                gain += (less - best[level.name]) / len(LEVELS)
+                best[level.name] = less
         volume = larger
         gains.append(float(gain))
     return gains

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -39,7 +39,7 @@ class Rows:
         options: the features of each part (n × width), zero where the part is not there.
         work: logarithm of how much a program does, less the baseline's; no column where it is not known.
         scaled: all features, each with mean 0 and deviation 1 over the measured programs.
-        strange: how many features of each program were never seen.
+        strange: 1 for a program with a feature that was never seen, its order of passes apart, else 0.
     """
 
     present: Array
@@ -81,7 +81,7 @@ class Design:
             options.append((raw - centre) / scale * present[:, at : at + 1])
         work = matrix(features, () if self.work is None else (WORK,)) - (self.work or 0.0)
         scaled = (matrix(features, self.names) - self.centre) / self.scale
-        strange = np.array([len(f.keys() - self.seen) for f in features], dtype=np.float64)
+        strange = np.array([_strange(f.keys() - self.seen) for f in features], dtype=np.float64)
         return Rows(present, tuple(options), work, scaled, strange)
 
 
@@ -102,6 +102,11 @@ def matrix(features: Sequence[Mapping[str, float]], names: Sequence[str]) -> Arr
     """Return features as a matrix, zero where one is missing."""
     values = [[f.get(name, 0.0) for name in names] for f in features]
     return np.array(values, dtype=np.float64).reshape(len(features), len(names))
+
+
+def _strange(new: Iterable[str]) -> float:
+    """Return whether something is new: once, since a new part is unsure in itself, and orders are the model's to guess."""
+    return float(any(" < " not in name for name in new))
 
 
 def _within(features: Sequence[Mapping[str, float]], part: str) -> tuple[tuple[str, float, float], ...]:

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
+from statistics import median
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,11 +17,11 @@ from diffopt.ir.errors import DiffoptError
 from diffopt.passes.pipeline import Trace
 from diffopt.search.acquisition import worth
 from diffopt.search.facts import trace_facts
-from diffopt.search.goals import LEVELS, Constraints, Level, winners
+from diffopt.search.goals import LEVELS, Constraints, Level, measured, seconds_of, winners
 from diffopt.search.history import History, features, read
 from diffopt.search.records import Attempt, Candidate, Proposal, Proposer, Trial
 from diffopt.search.repair import repair
-from diffopt.search.selection import Points, front
+from diffopt.search.selection import front
 from diffopt.search.space import Legal, PassSpace, Refused, Space, Steps, tidy
 from diffopt.search.standing import disappointing, unearned
 from diffopt.search.surrogate import Surrogate
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
     from diffopt.bench.outcome import Outcome
     from diffopt.ir.description import JSON
     from diffopt.search.store import TrialStore
+
+
+PROGRAM_S = 0.03
+"""Seconds that one offspring takes, with the checks on the way to it; about, on one core."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,8 @@ class Settings:
             those from outside, only until there is one.
         population: programs that parents are drawn from.
         offspring: new programs the surrogate compares for one measurement, in each round.
-        rounds: how often the best of them become parents of others, before one is measured.
+        rounds: how often the best of them become parents of others at most, before one is measured.
+        patience: share of a measurement's time that may go into these rounds; None for no such bound. Two are always had.
         scattered: programs written from nothing, of which the least like any known is measured, while there is no
             surrogate.
         exploration: share of candidates taken at random in spite of the surrogate.
@@ -55,7 +61,8 @@ class Settings:
     opening: int = 8
     population: int = 12
     offspring: int = 20
-    rounds: int = 3
+    rounds: int = 6
+    patience: float | None = 0.1
     scattered: int = 20
     exploration: float = 0.0
     levels: tuple[Level, ...] = LEVELS
@@ -243,27 +250,40 @@ class Engine:
         rng: np.random.Generator,
     ) -> _Choice | None:
         """Return the program worth most, less where its parts tend to fail, after some rounds of bettering it unmeasured."""
-        waited_for = self._store.pending(self.run_id)
-        flying = [{**c.facts, **trace_facts(self._space.parse(c.trace).passes)} for c in waited_for]
-        pending = surrogate.predict(flying)[0] if flying else None
+        flying = [
+            {**c.facts, **trace_facts(self._space.parse(c.trace).passes)} for c in self._store.pending(self.run_id)
+        ]
         pool: list[_Choice] = []
         made: Sequence[_Choice] = [*waiting, *self._offspring(parents, seen, rng, self._settings.offspring)]
-        for left in reversed(range(self._settings.rounds)):
+        for left in reversed(range(self._rounds())):
             pool = sorted(
-                [*pool, *self._weighed(surrogate, history, made, pending)], key=lambda choice: choice.rank, reverse=True
+                [*pool, *self._weighed(surrogate, history, made, flying)], key=lambda choice: choice.rank, reverse=True
             )
             if left:
                 best, known = [c.steps for c in pool[: self._settings.population]], seen | {c.legal.key for c in pool}
                 made = self._offspring(best, known, rng, self._settings.offspring)
         return pool[0] if pool else None
 
+    def _rounds(self) -> int:
+        """Return how many rounds a measurement is worth, by what those so far took; a resumed run decides the same."""
+        most, patience = self._settings.rounds, self._settings.patience
+        took = [seconds_of(outcome) for trial in self.trials() if (outcome := measured(trial)) is not None]
+        if patience is None or not took:
+            return most
+        return min(most, max(2, int(patience * median(took) / (PROGRAM_S * self._settings.offspring))))
+
     def _weighed(
-        self, surrogate: Surrogate, history: History, choices: Sequence[_Choice], pending: Points | None
+        self,
+        surrogate: Surrogate,
+        history: History,
+        choices: Sequence[_Choice],
+        flying: Sequence[Mapping[str, float]],
     ) -> list[_Choice]:
-        """Return the choices with what they are expected to be worth."""
+        """Return the choices with what they are expected to be worth while others are being measured."""
         if not choices:
             return []
-        mean, deviation = surrogate.predict([features(c.steps, c.legal) for c in choices])
+        mean, deviation = surrogate.predict([features(c.steps, c.legal) for c in choices], flying)
+        pending = surrogate.predict(flying)[0] if flying else None
         kept = [bool(c.legal.facts.get("steps_kept")) for c in choices]
         found = worth(history, self.constraints, mean, deviation, kept, self._settings.levels, pending)
         return [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -64,14 +65,20 @@ def facts(module: ModuleOp) -> dict[str, float]:
 
 def trace_facts(steps: tuple[DiffusionPass, ...]) -> dict[str, float]:
     """Return named numbers of a trace: which passes, with which options, and which stands before which."""
-    from diffopt.passes.base import options
-
     found: dict[str, float] = {}
     for at, step in enumerate(steps):
-        found[step.name] = 1.0
-        _read({option.name: getattr(step, option.name) for option in options(type(step))}, step.name, found)
+        found.update(_step_facts(step))
         for later in steps[at + 1 :]:
             found[f"{step.name} < {later.name}"] = 1.0
+    return found
+
+
+@lru_cache(maxsize=4096)
+def _step_facts(step: DiffusionPass) -> Mapping[str, float]:
+    from diffopt.passes.base import options
+
+    found = {step.name: 1.0}
+    _read({option.name: getattr(step, option.name) for option in options(type(step))}, step.name, found)
     return found
 
 

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 TIERS = ("exact", "near", "traded")
 """Tiers of measured fidelity, strictest first; any other word ranks below them."""
 
+MINIMIZED = {"latency": 0, "memory": 2}
+"""What the winner may have least of, and its place among the `objectives`."""
+
 PSNR_CEILING_DB = 80.0
 """Above this, two images are the same to any user, and the search stops paying for more."""
 
@@ -29,7 +32,7 @@ MEMORY_GRAIN = 0.05
 
 @dataclass(frozen=True)
 class Constraints:
-    """What a program must keep to be of use; `None` asks nothing.
+    """What a program must keep to be of use, where `None` asks nothing, and what the best has least of.
 
     Args:
         max_latency_s: median seconds of a call.
@@ -37,9 +40,10 @@ class Constraints:
         tier: the weakest measured tier that will do, of `TIERS`.
         max_memory_bytes: peak memory.
         keep_steps: leave the number of denoising steps alone; checked before measuring.
+        minimize: what decides between those that keep all of it, of `MINIMIZED`.
 
     Raises:
-        DiffoptError: a bound that nothing can meet, or an unknown tier.
+        DiffoptError: a bound that nothing can meet, or an unknown word.
     """
 
     max_latency_s: float | None = None
@@ -47,10 +51,13 @@ class Constraints:
     tier: str | None = None
     max_memory_bytes: int | None = None
     keep_steps: bool = False
+    minimize: str = "latency"
 
     def __post_init__(self) -> None:
         if self.tier is not None and self.tier not in TIERS:
             raise DiffoptError(f"unknown tier {self.tier!r}", hint=f"one of {', '.join(TIERS)}")
+        if self.minimize not in MINIMIZED:
+            raise DiffoptError(f"nothing minimizes {self.minimize!r}", hint=f"one of {', '.join(MINIMIZED)}")
         for name in ("max_latency_s", "min_psnr", "max_memory_bytes"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
@@ -59,7 +66,7 @@ class Constraints:
 
 @dataclass(frozen=True)
 class Level:
-    """A named demand for which the report shows the fastest program."""
+    """A named demand for which the report shows the best program."""
 
     name: str
     constraints: Constraints
@@ -78,6 +85,14 @@ def measured(trial: Trial) -> Measured | None:
     from diffopt.bench.outcome import Measured
 
     return trial.outcome if isinstance(trial.outcome, Measured) else None
+
+
+def seconds_of(outcome: Measured) -> float:
+    """Return about how many seconds its measurement took: made, loaded, raced in pairs, and its images made."""
+    latency = outcome.latency
+    baseline, candidate = (median(times) for times in (latency.baseline_s, latency.candidate_s))
+    raced = latency.pairs * (baseline + candidate) + outcome.fidelity.images * candidate
+    return raced + outcome.build_s + outcome.load_s + outcome.first_call_s
 
 
 def objectives(outcome: Measured) -> NDArray[np.float64]:
@@ -121,23 +136,30 @@ def _misses(constraints: Constraints, outcome: Measured, facts: Mapping[str, flo
 def winners(
     trials: Sequence[Trial], levels: Sequence[Level] = LEVELS, constraints: Constraints | None = None
 ) -> dict[str, Trial]:
-    """Return the fastest measured trial of each level that has one.
-
-    Fastest means the highest lower end of the 95 % interval of the latency ratio: a lucky, noisy program does not win
-    over a sure one. `constraints` of the user hold at every level.
-    """
+    """Return the best measured trial of each level that has one, by `merit`; `constraints` of the user hold at each."""
     demands = constraints or Constraints()
     found: dict[str, Trial] = {}
     for level in levels:
-        best = -math.inf
+        best = (-math.inf, -math.inf)
         for trial in trials:
             outcome = measured(trial)
-            if outcome is None or outcome.latency.lo <= best:
+            if outcome is None or merit(outcome, demands) <= best:
                 continue
             facts = trial.candidate.facts
             if violation(level.constraints, outcome, facts) == 0 and violation(demands, outcome, facts) == 0:
-                found[level.name], best = trial, outcome.latency.lo
+                found[level.name], best = trial, merit(outcome, demands)
     return found
+
+
+def merit(outcome: Measured, constraints: Constraints) -> tuple[float, float]:
+    """Return how good an outcome is by what is minimized; the larger, the better.
+
+    Fast means the lower end of the 95 % interval of the latency ratio: a lucky, noisy program does not win over a sure
+    one. Of programs that are equally lean, in steps of `MEMORY_GRAIN`, the fast one wins.
+    """
+    if constraints.minimize == "memory":
+        return -float(objectives(outcome)[MINIMIZED["memory"]]), outcome.latency.lo
+    return outcome.latency.lo, 0.0
 
 
 def _psnr(outcome: Measured) -> float:

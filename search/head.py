@@ -47,15 +47,17 @@ class Sums:
     Args:
         spread: deviation, before measuring, of what a part does.
         power: mean and deviation of the power by which the work to do enters.
+        usual: what a part does in the mean, before measuring.
     """
 
     spread: float
     power: tuple[float, float]
+    usual: float = 0.0
 
     def prior(self, rows: Rows, parts: Sequence[Part]) -> tuple[Array, Array]:
         """See `Formula`."""
         count, wide, work = len(parts), _columns(rows).shape[1], rows.work.shape[1]
-        mean = np.concatenate([np.zeros(wide), np.full(work, self.power[0])])
+        mean = np.concatenate([np.full(count, self.usual), np.zeros(wide - count), np.full(work, self.power[0])])
         spreads = [np.full(count, self.spread), np.full(wide - count, OPTIONS * self.spread)]
         return mean, np.concatenate([*spreads, np.full(work, self.power[1])])
 
@@ -158,16 +160,34 @@ class Head:
     left_out: Array
     evidence: float
 
-    def predict(self, rows: Rows) -> tuple[Array, Array]:
-        """Return mean and standard deviation for other programs; a strange feature widens the deviation."""
+    def predict(self, rows: Rows, pending: Rows | None = None) -> tuple[Array, Array]:
+        """Return mean and standard deviation for other programs; a strange feature widens the deviation.
+
+        Args:
+            pending: programs that are being measured: what they will tell is no longer unsure, though not known yet.
+        """
         value, jacobian = self.formula.value(rows, self.theta)
         missed = self.amplitude * _kernel(rows, self.rows)
         cross = (jacobian * self.variances) @ self.jacobian.T + missed
         mean = value + missed @ self.weights
         own = np.einsum("ij,j,ij->i", jacobian, self.variances, jacobian) + self.amplitude * _own(rows)
         left = own - np.einsum("ij,jk,ik->i", cross, self.inverse, cross)
+        if pending is not None and len(pending):
+            left -= self._told(rows, jacobian, cross, pending)
         unknown = (0.5 * self.formula.spread) ** 2 * rows.strange
         return mean, np.sqrt(np.maximum(left, 1e-9) + unknown)
+
+    def _told(self, rows: Rows, jacobian: Array, cross: Array, pending: Rows) -> Array:
+        """Return the variance that measuring other programs takes away: it does not depend on what comes out."""
+        _, theirs = self.formula.value(pending, self.theta)
+        known = (theirs * self.variances) @ self.jacobian.T + self.amplitude * _kernel(pending, self.rows)
+        between = (jacobian * self.variances) @ theirs.T + self.amplitude * _kernel(rows, pending)
+        among = (theirs * self.variances) @ theirs.T + self.amplitude * _kernel(pending, pending)
+        between -= cross @ self.inverse @ known.T
+        among -= known @ self.inverse @ known.T
+        noise = NOISES[1] * self.formula.spread**2
+        told: Array = np.einsum("ij,jk,ik->i", between, np.linalg.inv(among + noise * np.eye(len(pending))), between)
+        return told
 
 
 @dataclass(frozen=True)
@@ -182,7 +202,7 @@ class Flat:
     deviation: float
     left_out: Array
 
-    def predict(self, rows: Rows) -> tuple[Array, Array]:
+    def predict(self, rows: Rows, pending: Rows | None = None) -> tuple[Array, Array]:
         """Return the same mean and standard deviation for all programs."""
         return np.full(len(rows), self.mean), np.full(len(rows), self.deviation)
 

@@ -18,7 +18,6 @@ def search(
     *,
     clock: Callable[[], float] = time.monotonic,
     on_trial: Callable[[Trial], None] | None = None,
-    early_stop: bool = True,
 ) -> str:
     """Measure candidates until there is a reason to stop, and return that reason in a few words.
 
@@ -30,7 +29,7 @@ def search(
     reason: str | None = None
     while True:
         while reason is None and executor.free:
-            reason = _reason_to_stop(engine, budget, clock() - started, in_flight, early_stop)
+            reason = _reason_to_stop(engine, budget, clock() - started, in_flight)
             candidate = engine.ask() if reason is None else None
             if candidate is None:
                 reason = reason or "every program was tried"
@@ -46,9 +45,9 @@ def search(
             on_trial(Trial(candidate, outcome))
 
 
-def _reason_to_stop(engine: Engine, budget: Budget, seconds: float, in_flight: int, early: bool) -> str | None:
+def _reason_to_stop(engine: Engine, budget: Budget, seconds: float, in_flight: int) -> str | None:
     trials = engine.trials()
     spent = budget.spent(seconds, len(trials) + in_flight)
-    if spent is not None or not early:
+    if spent is not None or not budget.early:
         return spent
     return no_gain_in_sight(trials, engine.constraints)

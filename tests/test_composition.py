@@ -8,13 +8,25 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from diffopt.composition import Chain, CompositionMap, MapProposer, composition_maps, effects, predicted
+from diffopt.agents import Agent
+from diffopt.bench.outcome import Outcome
+from diffopt.composition import (
+    Chain,
+    CompositionMap,
+    MapProposer,
+    archived,
+    composition_maps,
+    effects,
+    predicted,
+    with_prior,
+)
 from diffopt.ir.errors import DiffoptError
 from diffopt.passes.base import Refusal
 from diffopt.passes.pipeline import Trace, run
 from diffopt.search.engine import Engine, Settings
+from diffopt.search.exchange import exported, imported
 from diffopt.search.store import Store
-from diffopt.search.study.synthetic import Synthetic
+from diffopt.search.study.synthetic import Synthetic, measured
 
 if TYPE_CHECKING:
     from xdsl.dialects.builtin import ModuleOp
@@ -93,3 +105,33 @@ def test_a_store_of_broken_measurements_is_one_clear_line(tmp_path: Path, change
         db.commit()
     with pytest.raises(DiffoptError, match="holds what is no measurement"):
         composition_maps([place])
+
+
+def store_with(place: Path, programs: dict[str, Outcome], target: str = "cpu") -> Path:
+    with Store(place) as store:
+        store.open_run("search", {"target": target, "seed": 0})
+        for number, (trace, outcome) in enumerate(programs.items()):
+            added = store.add_candidate(
+                "search", trace=str(Trace.parse(trace)), key=f"k{number}", origin="rules", facts={}, predicted=None
+            )
+            store.tell("search", added.id, outcome)
+    return place
+
+
+def test_the_best_programs_of_earlier_runs_are_proposed_before_the_rules(
+    tmp_path: Path, standard_module: ModuleOp
+) -> None:
+    slow, fast = "channels-last", "reduce-steps{steps=4},guidance-window{stop=0.6}"
+    one = store_with(tmp_path / "one", {slow: measured(1.1, 60.0), fast: measured(9.0, 45.0)})
+    other = store_with(tmp_path / "other", {"fuse-qkv": measured(3.0, 30.0)}, "cuda:0")
+    with Store(tmp_path / "both") as both:
+        for place in (one, other):
+            with Store(place) as store:
+                imported(both, exported(store))
+    assert {trial.candidate.trace for trial in archived(tmp_path / "both", "cpu")} == {
+        str(Trace.parse(slow)),
+        str(Trace.parse(fast)),
+    }
+    made = with_prior(lambda folder, module: Agent([]), tmp_path / "both", "cpu")(tmp_path, standard_module)
+    assert [proposer.name for proposer in made.proposers] == ["archive", "composition-map"]
+    assert str(made.proposers[0].propose(standard_module, (), 1)[0]) == str(Trace.parse(fast))

@@ -11,26 +11,28 @@ from xdsl.dialects.builtin import ModuleOp
 from diffopt.agents import Agent
 from diffopt.cli import main
 from diffopt.events import Stage
-from diffopt.fitted import FittedProposer, step_counts, with_fitted
+from diffopt.fitted import UNGUIDED, FittedProposer, step_counts, with_fitted
 from diffopt.ir.errors import DiffoptError
 from diffopt.passes.pipeline import run
 from diffopt.search.presets import RuleProposer
 from diffopt.sources import lift
 
 
-def fitted(module: ModuleOp, prompts: Sequence[str], counts: Sequence[int]) -> list[str]:
+def fitted(module: ModuleOp, prompts: Sequence[str], counts: Sequence[int], under: str) -> list[str]:
     rows = {1: "0.9,-0.1", 2: "0.9,-0.1;0.5,-0.2,0.3,-0.1"}
     assert len(prompts) == 8
-    return [f'fit-solver{{timesteps="{"900,400"[: 4 * n - 1]}" weights="{rows[n]}"}}' for n in counts]
+    ahead = f"{under}," if under else ""
+    return [f'{ahead}fit-solver{{timesteps="{"900,400"[: 4 * n - 1]}" weights="{rows[n]}"}}' for n in counts]
 
 
 def test_each_solver_is_proposed_with_the_best_engine_the_most_steps_first() -> None:
     module = lift("demo:shapes").module
     proposer = FittedProposer((1, 2), "demo:shapes", "cpu", fit=fitted)
-    two, one = proposer.propose(module, [], 10)
+    two, one, unguided = proposer.propose(module, [], 10)
     assert str(two).startswith('fit-solver{timesteps="900,400"')
     assert str(one).startswith('fit-solver{timesteps="900"')
-    for trace in (one, two):
+    assert str(unguided).startswith('guidance-window{stop=0.0},fit-solver{timesteps="900"')
+    for trace in (one, two, unguided):
         assert 'scope="pipeline"' in str(trace)
         assert isinstance(run(trace, module), ModuleOp)
 
@@ -57,9 +59,9 @@ def test_steps_that_are_kept_are_not_fitted(capsys: pytest.CaptureFixture[str], 
 def test_a_fitting_is_told_before_it_begins() -> None:
     told: list[object] = []
 
-    def fit(module: ModuleOp, prompts: Sequence[str], counts: Sequence[int]) -> list[str]:
-        told.append(tuple(counts))
+    def fit(module: ModuleOp, prompts: Sequence[str], counts: Sequence[int], under: str) -> list[str]:
+        told.append((*counts, under))
         return []
 
     FittedProposer((3, 2), "demo:shapes", "cpu", fit=fit, listen=told.append).propose(lift("demo:shapes").module, (), 4)
-    assert told == [Stage("fitting solvers to the model, of 2, 3 steps"), (3, 2)]
+    assert told == [Stage("fitting solvers to the model, of 2, 3 steps"), (3, 2, ""), (2, UNGUIDED)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import numpy
@@ -14,7 +15,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 
 from diffopt.backends.base import BackendError, Run, Witness
-from diffopt.backends.runtime.attachment import Call, Proceed, attachment, component_name
+from diffopt.backends.runtime.attachment import Call, Layer, Proceed, attachment, component_name
 from diffopt.backends.runtime.fit_timesteps import FITTED
 from diffopt.backends.runtime.fold import Interface, Settings, cleans, folded_parts
 from diffopt.backends.runtime.prompt_reading import PromptReader, text_tokenizers
@@ -73,10 +74,13 @@ class EngineRequests:
         detail = f"pipeline: {self._calls} {what}, {self._fallbacks} in torch"
         return Witness(self._transform, self._calls, detail)
 
+    def takes(self, call: Call) -> bool:
+        """Tell whether the engine can answer a call."""
+        return self._outside(call, _prompts(call)) is None
+
     def route(self, proceed: Proceed, call: Call) -> Any:
         """Answer a call by the engine, or pass it on to torch."""
-        asked = call.get("prompt")
-        prompts: Any = [asked] if isinstance(asked, str) else asked
+        prompts = _prompts(call)
         reason = self._outside(call, prompts)
         if reason is not None:
             self._fallbacks += 1
@@ -161,6 +165,29 @@ class EngineRequests:
         found = {"images": images, "nsfw_content_detected": unsafe}
         values = {name: found[name] for name in self._fields}
         return self._output(**values) if call.get("return_dict", True) else tuple(values.values())
+
+
+def routed(every: Sequence[EngineRequests]) -> Layer:
+    """Return what answers each call by the first engine that can; where none can, the first one says why."""
+
+    def route(proceed: Proceed, call: Call) -> Any:
+        return next((one for one in every if one.takes(call)), every[0]).route(proceed, call)
+
+    return route
+
+
+def together(every: Sequence[Witness]) -> Witness:
+    """Return what engines of several sizes did as one: those that nobody asked for are no transform that did nothing."""
+    first, *others = every
+    if not others:
+        return first
+    counts = ", ".join(str(witness.count) for witness in others)
+    return Witness(first.transform, sum(w.count for w in every), f"{first.detail}; by those of other sizes: {counts}")
+
+
+def _prompts(call: Call) -> Any:
+    asked = call.get("prompt")
+    return [asked] if isinstance(asked, str) else asked
 
 
 def _postprocess(pictures: list[torch.Tensor], output_type: str) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -34,11 +34,13 @@ def export(
     device: str = "cpu",
     height: int | None = None,
     width: int | None = None,
+    sizes: Sequence[tuple[int, int]] = (),
     arguments: Mapping[str, Any] | None = None,
 ) -> Pipe:
     """Run a component (`unet`, `text_encoder`, `vae`, `denoiser`, ...) by an engine, built or found below `engines`.
 
     height, width: pixels of the pictures the engine is for; by default those of the call defaults or the pipeline.
+    sizes: other heights and widths that get an engine each, where the component's inputs are not the same.
     arguments: what else a call of the pipeline takes; by default what it takes when told nothing.
     Raises BackendError if the backend cannot work here or cannot take the component.
     """
@@ -54,30 +56,39 @@ def export(
     module = getattr(pipe, name)
     refuse_export(module, name, state)
     method = METHODS.get(name, "forward")
-    size = {key: value for key, value in (("height", height), ("width", width)) if value is not None}
-    args, kwargs = record(pipe, {name: method}, size={**(arguments or {}), **size})[name]
+    own = {key: value for key, value in (("height", height), ("width", width)) if value is not None}
     original = getattr(module, method)
+    recorded = [
+        record(pipe, {name: method}, size={**(arguments or {}), **size})[name]
+        for size in (own, *({"height": high, "width": wide} for high, wide in sizes))
+    ]
     plan = module.__dict__.get(PLAN)
     calibration = module.__dict__.get(CALIBRATION)
     if calibration is not None and backend != "openvino":
         raise BackendError(f"{name} is calibrated for OpenVINO, and {backend} was asked for")
+    if calibration is not None and sizes:
+        raise BackendError(f"{name} is calibrated for one size, and engines of several were asked for")
     dispatch = Dispatch(name, state)
     with torch.no_grad():
         if plan is None:
-            call = component_call(original, args, kwargs)
-            calls = Envelope(inspect.signature(original), call)
-            leaf = Leaf(name, CalledComponent(module, original, call).eval(), call.names, call.batched)
-            samples = _samples(calibration, lambda call: [_matched(calls, call)])
-            engine = _engine(chosen, pipe, name, leaf, call.examples, options, engines, samples.get(0))
-            dispatch.attach(leaf, call.examples, engine)
-            module.__dict__[method] = functools.wraps(original)(
-                dispatch.method(leaf, calls, original, module, args, kwargs)
-            )
+            known: list[tuple[Leaf, Envelope]] = []
+            for args, kwargs in recorded:
+                if any(not isinstance(calls.match(args, kwargs), str) for _, calls in known):
+                    continue
+                call = component_call(original, args, kwargs)
+                calls = Envelope(inspect.signature(original), call)
+                leaf = Leaf(name, CalledComponent(module, original, call).eval(), call.names, call.batched)
+                samples = _samples(calibration, functools.partial(_matched, calls))
+                engine = _engine(chosen, pipe, name, leaf, call.examples, options, engines, samples.get(0))
+                dispatch.attach(leaf, call.examples, engine)
+                known.append((leaf, calls))
+            module.__dict__[method] = functools.wraps(original)(dispatch.method(known, original, *recorded[0]))
         else:
             samples = _samples(calibration, lambda call: [found for _, found in plan_examples(plan, *call)])
-            for index, (leaf, examples) in enumerate(plan_examples(plan, args, kwargs)):
-                engine = _engine(chosen, pipe, name, leaf, examples, options, engines, samples.get(index))
-                dispatch.attach(leaf, examples, engine)
+            for args, kwargs in recorded:
+                for index, (leaf, examples) in enumerate(plan_examples(plan, args, kwargs)):
+                    engine = _engine(chosen, pipe, name, leaf, examples, options, engines, samples.get(index))
+                    dispatch.attach(leaf, examples, engine)
     if calibration is not None:
         mode, count = calibration.mode, len(calibration.calls)
         detail = f"{name}: its engine quantized by NNCF ({mode}) on {count} recorded calls"
@@ -129,40 +140,49 @@ class Dispatch:
         self._state = state
         self._calls = 0
         self._fallbacks = 0
+        self._runs: dict[int, list[tuple[object, Run]]] = {}
 
     def witness(self) -> Witness:
         detail = f"{self._name}: {self._calls} engine calls, {self._fallbacks} in torch"
         return Witness("export", self._calls, detail)
 
     def attach(self, leaf: Leaf, examples: Tensors, run: Run) -> None:
-        """Let the engine run the leaf, for inputs of the examples' sizes in any batch."""
-        shapes = [value.shape[1:] if b else value.shape for value, b in zip(examples, leaf.batched, strict=True)]
-        kinds = [value.dtype for value in examples]
+        """Let the engine run the leaf, for inputs of the examples' sizes in any batch; others as they were attached."""
+
+        def kind(inputs: Tensors) -> object:
+            return [(v.shape[1:] if b else v.shape, v.dtype) for v, b in zip(inputs, leaf.batched, strict=True)]
+
+        known = self._runs.setdefault(id(leaf), [])
+        known.append((kind(examples), run))
 
         def run_leaf(*inputs: torch.Tensor) -> Tensors:
-            found = [value.shape[1:] if b else value.shape for value, b in zip(inputs, leaf.batched, strict=True)]
-            if found != shapes or [value.dtype for value in inputs] != kinds:
-                self._fall_back("inputs of another size")
-                return leaf.module(*inputs)  # type: ignore[no-any-return]
-            self._calls += self._state.counting
-            return run(inputs)
+            given = kind(inputs)
+            for one, engine in known:
+                if one == given:
+                    self._calls += self._state.counting
+                    return engine(inputs)
+            self._fall_back("inputs of another size")
+            return leaf.module(*inputs)  # type: ignore[no-any-return]
 
         leaf.run = run_leaf
 
     def method(
-        self, leaf: Leaf, calls: Envelope, original: Any, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, known: Sequence[tuple[Leaf, Envelope]], original: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        """Return what takes the place of the component's method."""
+        """Return what takes the place of the component's method: the first leaf whose calls are like the one it gets."""
         made = _result(original, args, kwargs)
 
         def dispatched(*args: Any, **kwargs: Any) -> Any:
-            matched = calls.match(args, kwargs)
-            if isinstance(matched, str):
-                self._fall_back(matched)
-                return original(*args, **kwargs)
-            values = leaf.run(*matched.tensors)
-            result = made(values)
-            return result if matched.return_dict or isinstance(result, tuple) else result.to_tuple()
+            reason = ""
+            for leaf, calls in known:
+                matched = calls.match(args, kwargs)
+                if isinstance(matched, str):
+                    reason = reason or matched
+                    continue
+                result = made(leaf.run(*matched.tensors))
+                return result if matched.return_dict or isinstance(result, tuple) else result.to_tuple()
+            self._fall_back(reason)
+            return original(*args, **kwargs)
 
         return dispatched
 
@@ -188,11 +208,11 @@ def _samples(
     return {index: (calibration.mode, list(column)) for index, column in enumerate(zip(*rows, strict=True))}
 
 
-def _matched(calls: Envelope, call: tuple[tuple[Any, ...], dict[str, Any]]) -> Tensors:
+def _matched(calls: Envelope, call: tuple[tuple[Any, ...], dict[str, Any]]) -> list[Tensors]:
     matched = calls.match(*call)
     if isinstance(matched, str):
         raise BackendError(f"a recorded call is not like those of the engine: {matched}")
-    return matched.tensors
+    return [matched.tensors]
 
 
 def _engine(

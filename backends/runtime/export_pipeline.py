@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -33,17 +33,18 @@ def export_pipeline(
     guidance: float,
     height: int,
     width: int,
+    sizes: Sequence[tuple[int, int]] = (),
     negative_prompt: str | None = None,
     arguments: Mapping[str, Any] | None = None,
     device: str = "cpu",
 ) -> Pipe:
     """Answer calls of this many steps, this guidance and this size with one engine, built or found below `engines`.
 
-    arguments: what else those calls are given. A step plan must be attached before; the engine follows it. Other calls
+    sizes: other heights and widths that get an engine each. arguments: what else those calls are given. A step plan must be attached before; the engine follows it. Other calls
     run in torch as before, said once.
     Raises BackendError if the pipeline makes more than pictures of prompts, or does what cannot be folded into one engine.
     """
-    from diffopt.backends.runtime.engine_request import EngineRequests
+    from diffopt.backends.runtime.engine_request import EngineRequests, routed, together
     from diffopt.backends.runtime.fold import Settings, folded_parts, refuse_fold
 
     state = attachment(pipe)
@@ -53,11 +54,13 @@ def export_pipeline(
     chosen = builder(backend, options, device)
     for name in parts:
         refuse_export(getattr(pipe, name), name, state)
-    settings = Settings(steps, guidance, height, width, negative_prompt, arguments or {})
-    run, interface = _engine(pipe, settings, chosen, options, Path(engines))
-    requests = EngineRequests(pipe, run, settings, interface)
-    state.layers.append(requests.route)
-    state.witnesses.append(requests.witness)
+    made: list[EngineRequests] = []
+    for high, wide in ((height, width), *sizes):
+        settings = Settings(steps, guidance, high, wide, negative_prompt, arguments or {})
+        run, interface = _engine(pipe, settings, chosen, options, Path(engines))
+        made.append(EngineRequests(pipe, run, settings, interface))
+    state.layers.append(made[0].route if len(made) == 1 else routed(made))
+    state.witnesses.append(lambda: together([requests.witness() for requests in made]))
     state.note("pipeline", "export", backend=backend, precision=precision)
     return pipe
 

@@ -52,6 +52,11 @@ def main() -> int:
     preload()
     measured = {} if options.build or options.again else _measured(options.results)
     chosen = [place for place in _places(options) if place not in measured]
+    if not options.build:
+        unbuilt = [place for place in chosen if not _folder(options.engines, *place).exists()]
+        chosen = [place for place in chosen if place not in unbuilt]
+        if unbuilt:
+            print(f"{len(unbuilt)} engines are not built yet: --build makes them", file=sys.stderr)
     _go(chosen, options.engines, options.build, options.results)
     return 0
 
@@ -97,6 +102,10 @@ def _measured(results: Path) -> dict[Place, dict[str, Any]]:
     return {_place(row): row for row in found["rows"] if "failed" not in row}
 
 
+def _folder(engines: Path, model: str, component: str, backend: str, precision: str) -> Path:
+    return engines / model.removeprefix("demo:") / f"{component}-{backend}-{precision}"
+
+
 def _place(row: dict[str, Any]) -> Place:
     return row["model"], row["component"], row["backend"], row["precision"]
 
@@ -106,7 +115,7 @@ def _go(chosen: list[Place], engines: Path, build: bool, results: Path) -> None:
     rows = _measured(results)
     try:
         for done, (model, component, backend, precision) in enumerate(chosen, 1):
-            folder = engines / model.removeprefix("demo:")
+            folder = _folder(engines, model, component, backend, precision)
             if not build and beside != (model, component):
                 if eager is not None:
                     eager.close()

@@ -39,10 +39,10 @@ def versions() -> dict[str, str]:
     return {name: version(name) for name in LIBRARIES}
 
 
-def answer(name: str, component: str, backend: str, precision: str, engines: Path, pipe: Connection) -> None:
+def answer(name: str, component: str, backend: str, precision: str, folder: Path, pipe: Connection) -> None:
     """Answer questions until the process is killed: `build`, `load`, `run`, `check`, `flops`, `ceilings`.
 
-    name: of a built-in model. component: of `model_parts`; empty to answer `components` alone.
+    name: of a built-in model. component: of `model_parts`; empty to answer `components` alone. folder: of the engine.
     A backend that cannot do what it is asked answers `failed` and why.
     """
     import torch
@@ -61,7 +61,6 @@ def answer(name: str, component: str, backend: str, precision: str, engines: Pat
                 continue
             part = next(part for part in parts if part.name == component)
             usual = resized(part, {axis.name: axis.usual for axes in part.axes() for axis in axes.values()})
-            folder = engines / f"{part.name}-{backend}-{precision}"
             with torch.no_grad():
                 if asked == "build":
                     found = _build(name, part, usual, backend, precision, folder)
@@ -109,7 +108,7 @@ def _loaded(part: Part, usual: Tensors, backend: str, precision: str, folder: Pa
     if backend == EAGER:
         return lambda inputs: part.module(*inputs), {}
     if check_engine(folder) is not None:
-        raise BackendError("not built")
+        raise BackendError("not built, or damaged", "--build makes it")
     facts, started = read_manifest(folder)["facts"], time.perf_counter()
     if backend == INDUCTOR:
         run = _inductor(part)

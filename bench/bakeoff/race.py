@@ -37,10 +37,10 @@ class Racer:
     Forked from this process, which has the libraries loaded and has run nothing of them.
     """
 
-    def __init__(self, name: str, component: str, backend: str, precision: str, engines: Path) -> None:
+    def __init__(self, name: str, component: str, backend: str, precision: str, folder: Path) -> None:
         context = multiprocessing.get_context("fork")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=answer, args=(name, component, backend, precision, engines, theirs))
+        self._process = context.Process(target=answer, args=(name, component, backend, precision, folder, theirs))
         self._process.start()
         theirs.close()
 

@@ -24,6 +24,7 @@ INTRODUCTION = """# DiffBench
 
 The benchmark of *DiffBench Meets DiffAgent* (arXiv 2601.03178) was never released. This is its suite rebuilt from the taxonomy
 that the paper publishes, version {version}. This page is written by `diffopt bench report RESULTS... -o docs/diffbench.md`.
+What other tools make of the same built-in models stands in `docs/peers.md`.
 
     diffopt bench tasks --count 1 --json     a task of each level: words, specification, expected attributes, reference code
     diffopt bench run --count 8 --static     the smoke subset: 40 tasks, 8 a level, through the static gate alone

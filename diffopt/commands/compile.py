@@ -6,12 +6,16 @@ import argparse
 import os
 import re
 import sys
+from typing import TYPE_CHECKING
 
 from diffopt.agents import PLANNERS
 from diffopt.commands import SOURCE, add_json, add_set, print_json, result_json, settings_of
 from diffopt.ir.errors import DiffoptError
 from diffopt.llm_options import add_llm, llm_settings
 from diffopt.sources import check_exists
+
+if TYPE_CHECKING:
+    from diffopt.cluster import Cluster
 
 TEXT = "search for the fastest pipeline that meets the goal, and prove it"
 
@@ -25,16 +29,48 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--min-fidelity", type=float, metavar="DB", help="least median paired PSNR")
     parser.add_argument("--max-latency", type=float, metavar="MS", help="most milliseconds a call")
     parser.add_argument("--max-memory", type=float, metavar="GB", help="most peak memory")
+    parser.add_argument(
+        "--minimize",
+        choices=("latency", "memory"),
+        default="latency",
+        help="what decides between programs that keep all this (default: %(default)s)",
+    )
     parser.add_argument("--keep-steps", action="store_true", help="leave the number of steps alone")
     parser.add_argument(
         "--budget", default="10m", help="of the search: a time (90s, 10m) or a number of candidates (40)"
+    )
+    parser.add_argument(
+        "--no-early-stop", action="store_true", help="spend the whole budget, also where gains are under the noise"
+    )
+    parser.add_argument(
+        "--executor",
+        choices=("local", "ray"),
+        default="local",
+        help="where candidates are measured (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--ray-address",
+        metavar="HOST:PORT",
+        help="of an existing Ray cluster, or auto; without it, one is started here",
+    )
+    parser.add_argument("--workers", type=int, default=1, help="supervisors on the Ray cluster (default: %(default)s)")
+    parser.add_argument(
+        "--sizes", metavar="WxH,WxH", help="sizes that engines are built for and the goal must hold at, beside the own"
+    )
+    parser.add_argument(
+        "--batches",
+        metavar="N,N",
+        help="prompts of a call that the goal must hold at, beside one; bounds are of a call",
     )
     parser.add_argument("--prompts", metavar="FILE", help="one prompt a line; half of them are held out")
     parser.add_argument("--passes", metavar="TRACE", help="measure this one trace instead of searching")
     parser.add_argument("--planner", choices=PLANNERS, default="rules", help="who proposes, or searches by itself")
     add_llm(parser)
     parser.add_argument(
-        "--prior", metavar="STORE", help="an earlier run whose effects of passes propose candidates too"
+        "--prior",
+        metavar="STORE",
+        help="earlier runs, of any pipeline (`diffopt store merge` unites some): their best programs, and what their passes"
+        " did, propose candidates too",
     )
     parser.add_argument(
         "--fit-solver",
@@ -62,21 +98,30 @@ def run(options: argparse.Namespace) -> int:
     from diffopt.agents import agent_for, promoted
     from diffopt.api import Goal, compile
     from diffopt.display import Display, print_lines
+    from diffopt.envelope import Envelope
     from diffopt.fitted import step_counts, with_fitted
     from diffopt.llm.library import spelled_out
     from diffopt.report import summary_lines
 
     if options.seed < 0:
         raise DiffoptError("must not be negative", where="--seed")
-    goal = Goal(options.tier, options.min_fidelity, options.max_latency, options.max_memory, options.keep_steps)
+    goal = Goal(
+        options.tier,
+        options.min_fidelity,
+        options.max_latency,
+        options.max_memory,
+        options.keep_steps,
+        options.minimize,
+    )
     goal.constraints()
+    cluster = _cluster(options)
     settings = llm_settings(options)
     agent = agent_for(options.planner, goal, options.target, os.environ, settings, seed=options.seed)
     if options.prior is not None:
         from diffopt.commands.composition import store_of
         from diffopt.composition import with_prior
 
-        agent = with_prior(agent, store_of(options.prior))
+        agent = with_prior(agent, store_of(options.prior), options.target)
     if options.fit_solver is not None and options.keep_steps:
         raise DiffoptError("a fitted solver changes the steps, which are to be kept", where="--fit-solver")
     fitted_steps = step_counts(options.fit_solver) if options.fit_solver is not None else ()
@@ -89,9 +134,12 @@ def run(options: argparse.Namespace) -> int:
             goal=goal,
             target=options.target,
             budget=options.budget,
+            early_stop=not options.no_early_stop,
             prompts=options.prompts,
             passes=options.passes and spelled_out(options.passes, promoted(os.environ, settings.data)),
             agent=agent,
+            cluster=cluster,
+            envelope=Envelope.parse(options.sizes, options.batches),
             engine_cache=_bytes(options.engine_cache_size),
             resume=options.resume,
             force=options.force,
@@ -123,6 +171,18 @@ def run(options: argparse.Namespace) -> int:
             ]
         )
     return 0
+
+
+def _cluster(options: argparse.Namespace) -> Cluster | None:
+    """Return the cluster that is asked for, or None to measure here."""
+    if options.executor == "ray":
+        from diffopt.cluster import Cluster
+
+        return Cluster(options.ray_address, options.workers)
+    if options.ray_address is not None or options.workers != 1:
+        option = "--workers" if options.ray_address is None else "--ray-address"
+        raise DiffoptError("is of a Ray cluster", where=option, hint="add --executor ray")
+    return None
 
 
 def _bytes(text: str | None) -> int | None:

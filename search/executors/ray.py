@@ -18,6 +18,14 @@ from diffopt.search.records import Candidate
 if TYPE_CHECKING:
     from diffopt.ir.description import JSON
 
+OPTION = "--executor ray"
+
+PATIENCE_S = 180.0
+"""How long supervisors may take to start."""
+
+OBJECTS_BYTES = 128 << 20
+"""Memory of a cluster started here for what travels: text, where Ray would take a third of the machine's."""
+
 LIVES = 3
 """Workers that a candidate may lose before it is to blame."""
 
@@ -113,6 +121,25 @@ class RayExecutor:
         found: list[int] = self._ray.get([actor.pid.remote() for actor in self._idle])
         return found
 
+    def hosts(self, patience_s: float = PATIENCE_S) -> list[str]:
+        """Wait until all supervisors have started; return their machines, each with how many are on it.
+
+        Raises:
+            DiffoptError: they cannot start, or the cluster has no room for as many.
+        """
+        asked = [actor.host.remote() for actor in self._idle]
+        ready, waiting = self._ray.wait(asked, num_returns=len(asked), timeout=patience_s)
+        try:
+            names: list[str] = self._ray.get(ready)
+        except self._ray.exceptions.RayError as error:
+            reason = [line for line in str(error).splitlines() if line.strip()][-1].strip()[:200]
+            hint = "install the same diffopt on its machines"
+            raise DiffoptError(f"supervisors do not start ({reason})", where=OPTION, hint=hint) from error
+        if waiting:
+            found = f"{len(ready)} of {len(asked)} supervisors found room on the cluster in {patience_s:g} s"
+            raise DiffoptError(found, where=OPTION, hint="ask for fewer --workers")
+        return [f"{name} ({names.count(name)})" for name in dict.fromkeys(names)]
+
     def _start(self, actor: Any, candidate: Candidate, lives: int) -> None:
         text = json.dumps(dict(self._payload(candidate)))
         self._running[actor.measure.remote(text)] = (actor, candidate, lives)
@@ -130,15 +157,22 @@ def _started(address: str | None, workers: int) -> Any:
         import ray
         import ray.exceptions
     except ImportError as error:
-        raise DiffoptError("Ray is not installed", where="--executor ray", hint="pip install 'diffopt[ray]'") from error
+        raise DiffoptError("Ray is not installed", where=OPTION, hint="pip install 'diffopt[ray]'") from error
     if address:
         _reachable(address)
-    given: dict[str, Any] = {"address": address} if address else {"num_cpus": workers, "include_dashboard": False}
+    local = {
+        "address": "local",
+        "num_cpus": workers,
+        "include_dashboard": False,
+        "object_store_memory": OBJECTS_BYTES,
+    }
+    given: dict[str, Any] = {"address": address} if address else local
     try:
         ray.init(**given, configure_logging=False, log_to_driver=False)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0][:200]
-        raise DiffoptError(f"no Ray cluster ({reason})", where="--executor ray", hint="check its address") from error
+    except Exception as error:  # Ray raises bare exceptions too, where a node does not start
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        hint = "check its address" if address else "the machine may be too busy; try again"
+        raise DiffoptError(f"no Ray cluster ({reason})", where=OPTION, hint=hint) from error
     return ray
 
 
@@ -155,4 +189,4 @@ def _reachable(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=5).close()
     except OSError as error:
         message = f"no Ray cluster at {address} ({error.strerror or error})"
-        raise DiffoptError(message, where="--executor ray", hint="check its address") from error
+        raise DiffoptError(message, where=OPTION, hint="check its address") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import socket
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -30,12 +31,18 @@ class Supervisor:
         factory: ``module:function`` that makes a `Measure` of the settings.
         settings: its settings, as JSON.
         locks: folder of the device locks.
-        device: what it measures on.
+        device: what it measures on; of ``cuda``, the one that Ray shows this process.
     """
 
     def __init__(self, factory: str, settings: str, locks: str, device: str) -> None:
         self._factory, self._settings, self._locks, self._device = factory, settings, Path(locks), device
+        if device.startswith("cuda") and (shown := os.environ.get("CUDA_VISIBLE_DEVICES")):
+            self._device = f"cuda:{shown}"
         self._measure: Measure | None = None
+
+    def host(self) -> str:
+        """Return the name of this machine."""
+        return socket.gethostname()
 
     def pid(self) -> int:
         """Return the number of this process."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations, permutations
@@ -71,6 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, space, again, count in problems:
         for found in generated(space, again, count, np.random.default_rng([given.seed, 0])):
             table["generated"][name] = found
+            print(f"{name}: {found['candidates']}/{count}", file=sys.stderr, flush=True)
             given.out.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
     for row in table["sizes"]:
         print(row)

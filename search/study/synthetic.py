@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from xdsl.dialects.builtin import ModuleOp
 
 from diffopt.bench.outcome import Failed, Fidelity, Latency, Measured, Memory, Outcome
-from diffopt.passes.base import Refusal
+from diffopt.passes.base import DiffusionPass, Refusal
 from diffopt.passes.pipeline import Trace
 from diffopt.search.facts import SHALLOW, WORK, trace_facts
 from diffopt.search.goals import PSNR_CEILING_DB
@@ -26,6 +26,8 @@ from diffopt.search.study.imagined import BEFORE, EXCLUDED, GRID, INSTANCES, ORD
 
 Numbers: TypeAlias = NDArray[np.float64]
 Options: TypeAlias = Mapping[str, Mapping[str, NDArray[np.generic]]]
+
+_TEXTS: dict[DiffusionPass, str] = {step: str(Trace((step,))) for steps in INSTANCES.values() for step in steps}
 
 NOISE_LATENCY, NOISE_PSNR = 0.03, 0.2
 """Standard deviations of a measurement: relative, and in dB."""
@@ -80,7 +82,9 @@ class Synthetic:
 
     def instances(self, name: str, before: Steps) -> Steps:
         """See `Space`."""
-        return tuple(s for s in INSTANCES[name] if self._refused((*before, s), len(before)) is None)
+        # What stands before refuses a pass whatever its options are.
+        known = INSTANCES[name]
+        return known if self._refused((*before, known[0]), len(before)) is None else ()
 
     def check(self, steps: Steps) -> Legal | Refused:
         """See `Space`."""
@@ -89,13 +93,16 @@ class Synthetic:
         return self.checked[steps]
 
     def _check(self, steps: Steps) -> Legal | Refused:
-        for at in range(len(steps)):
-            refusal = self._refused(steps[: at + 1], at)
+        if steps:
+            earlier = self.check(steps[:-1])
+            if isinstance(earlier, Refused):
+                return earlier
+            refusal = self._refused(steps, len(steps) - 1)
             if refusal is not None:
-                return Refused(refusal, at)
+                return Refused(refusal, len(steps) - 1)
         names = [s.name for s in steps]
         orders = [f"{a}<{b}" for a, b in ORDER_MATTERS if a in names and b in names and names.index(a) < names.index(b)]
-        text = "|".join(sorted(str(Trace((s,))) for s in steps) + orders)
+        text = "|".join(sorted(_TEXTS[s] for s in steps) + orders)
         facts = {**trace_facts(steps), "steps_kept": float("fewer" not in names), **_work(steps)}
         return Legal(hashlib.sha256(text.encode()).hexdigest()[:16], {k: v for k, v in facts.items() if "<" not in k})
 
@@ -198,7 +205,7 @@ class Synthetic:
         for earlier, later in BEFORE:
             if name == earlier and later in before:
                 return Refusal(f"{earlier} after {later}", name, "order")
-        if steps[at] not in INSTANCES[name]:
+        if steps[at] not in _TEXTS:
             return Refusal("not among the values there are", name, "grid")
         return None
 

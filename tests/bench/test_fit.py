@@ -72,6 +72,16 @@ def test_a_fitted_solver_lands_nearer_than_a_textbooks(tiny_directory: Path) -> 
     assert missed[fitted] < 0.7 * missed["reduce-steps{steps=3}"]
 
 
+def test_a_solver_is_fitted_under_a_guidance_window_to_the_guided_run(tiny_directory: Path) -> None:
+    from diffopt.ir.description import build_module
+    from diffopt.ir.source_directory import describe_directory
+
+    module = build_module(describe_directory(tiny_directory))
+    fitted = fit("solver", str(tiny_directory), steps=2, under="guidance-window{stop=0.5}")
+    assert [made.name for made in Trace.parse(fitted)] == ["guidance-window", "fit-solver"]
+    assert isinstance(run(Trace.parse(fitted), module), ModuleOp)
+
+
 @pytest.mark.slow
 def test_drift_is_measured_behind_other_passes(tiny_directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["drift", str(tiny_directory), "--passes", "reduce-steps{steps=6}", "--threshold", "0.3"])

@@ -47,7 +47,10 @@ def test_kept_steps_are_a_fact_of_the_program(outcome: Callable[..., Measured]) 
     assert violation(Constraints(keep_steps=True), outcome(2.0), {"steps_kept": 0.0}) > 0
 
 
-@pytest.mark.parametrize("bad", [{"tier": "best"}, {"min_psnr": 0.0}, {"max_latency_s": -1.0}, {"max_memory_bytes": 0}])
+@pytest.mark.parametrize(
+    "bad",
+    [{"tier": "best"}, {"min_psnr": 0.0}, {"max_latency_s": -1.0}, {"max_memory_bytes": 0}, {"minimize": "speed"}],
+)
 def test_senseless_constraints_are_one_line(bad: dict[str, object]) -> None:
     with pytest.raises(DiffoptError):
         Constraints(**bad)  # type: ignore[arg-type]
@@ -80,3 +83,13 @@ def test_the_users_constraints_hold_at_every_level(
     lean, fat = trial(1, outcome(4.0, memory=0.8)), trial(2, outcome(8.0, memory=2.0))
     levels = [Level("near", Constraints(tier="near"))]
     assert winners([lean, fat], levels, Constraints(max_memory_bytes=100 * 2**20)) == {"near": lean}
+
+
+def test_where_memory_is_minimized_the_leanest_wins_and_of_equally_lean_ones_the_fastest(
+    outcome: Callable[..., Measured], trial: Callable[..., Trial]
+) -> None:
+    fast, lean = trial(1, outcome(8.0, memory=1.0)), trial(2, outcome(2.0, memory=0.5))
+    equal = trial(3, outcome(3.0, memory=0.505))
+    assert winners([fast, lean, equal])["near"] == fast
+    assert winners([fast, lean], constraints=Constraints(minimize="memory"))["near"] == lean
+    assert winners([fast, lean, equal], constraints=Constraints(minimize="memory"))["near"] == equal

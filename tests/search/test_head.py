@@ -86,3 +86,19 @@ def test_a_fixed_part_of_the_time_is_found() -> None:
     target = np.log(0.1 + 0.9 * calls / calls[0])
     mean, _ = fit_head(formula, rows, target, ()).predict(made.rows([{"log calls": 0.0}]))
     assert mean == pytest.approx([target[1]], abs=0.15)
+
+
+def test_what_is_being_measured_is_as_unsure_as_it_will_be_and_means_stay() -> None:
+    made, every = design(programs(24), PARTS), programs(24)
+    all_rows, first, pending = (made.rows(part) for part in (every, every[:20], every[20:]))
+    target = np.random.default_rng(2).normal(0, 0.3, 24)
+    formula = Sums(0.3, (1.0, 0.1))
+    prior = formula.prior(all_rows, PARTS)
+    before = fitted(formula, first, target[:20], kernel(first, first), 0.4, 0.01, prior, prior[0])
+    after = fitted(formula, all_rows, target, kernel(all_rows, all_rows), 0.4, 0.01, prior, prior[0])
+    others = made.rows(programs(10, seed=5))
+    mean, narrowed = before.predict(others, pending)
+    usual, deviation = before.predict(others)
+    assert mean == pytest.approx(usual)
+    assert narrowed == pytest.approx(after.predict(others)[1])
+    assert (narrowed < deviation).any()

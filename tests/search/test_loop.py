@@ -48,13 +48,18 @@ def test_it_ends_when_every_program_was_tried(synthetic: Callable[..., Any]) -> 
         assert len(store.trials("r")) == 3
 
 
-def test_it_stops_early_where_no_gain_is_in_sight(synthetic: Callable[..., Any], module: Any) -> None:
+def test_it_stops_early_where_no_gain_is_in_sight_unless_told_to_go_on(
+    synthetic: Callable[..., Any], module: Any
+) -> None:
     problem = synthetic(names=("fewer", "engine", "fuse", "layout", "tile"))
     with Store(MEMORY) as store:
         engine = Engine(module, store, run_id="r", space=problem, settings=Settings(offspring=20, rounds=1))
         reason = search(engine, LocalExecutor(problem.evaluate), Budget(candidates=120))
-        assert 20 < len(store.trials("r")) < 120
+        count = len(store.trials("r"))
+        more = search(engine, LocalExecutor(problem.evaluate), Budget(candidates=count + 1, early=False))
+    assert 20 < count < 120
     assert "under the noise" in reason
+    assert more == f"{count + 1} candidates measured"
 
 
 def test_an_interrupt_leaves_the_candidate_pending(synthetic: Callable[..., Any]) -> None:

@@ -68,6 +68,22 @@ def test_an_unknown_feature_widens_the_doubt() -> None:
     assert (strange[:2] > known[:2]).all()
 
 
+def test_an_order_never_seen_is_no_doubt_of_its_own() -> None:
+    features, targets = landscape(30)
+    model = fit(features, targets, PARTS)
+    assert model is not None
+    known, ordered = model.predict([features[0], features[0] | {"f1 < f0": 1.0}])[1]
+    assert ordered == pytest.approx(known)
+
+
+def test_many_new_features_are_as_strange_as_one() -> None:
+    features, targets = landscape(30)
+    model = fit(features, targets, PARTS)
+    assert model is not None
+    one, many = model.predict([features[0] | {"new": 1.0}, features[0] | {"new": 1.0, "newer": 1.0}])[1]
+    assert many == pytest.approx(one)
+
+
 def test_equal_values_share_their_rank() -> None:
     assert rank_correlation(np.array([1.0, 1.0, 2.0]), np.array([5.0, 5.0, 9.0])) == pytest.approx(1.0)
     assert rank_correlation(np.array([1.0, 1.0, 1.0]), np.array([1.0, 2.0, 3.0])) == 0.0

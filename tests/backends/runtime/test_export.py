@@ -64,6 +64,22 @@ def test_other_sizes_run_in_torch_and_say_so_once(
     assert said[0].startswith("unet runs in torch instead of its engine: sample is of size (2, 4, 16, 8)")
 
 
+def test_sizes_that_were_asked_for_get_engines_of_their_own(
+    load: Callable[[], Any], engines: Path, picture: Picture
+) -> None:
+    pipe, size = load(), {"height": 32, "width": 16}
+    plan: dict[str, Any] = {"steps": 4, "guided": range(3)}
+    follow_step_plan(pipe, **plan)
+    for component in COMPONENTS:
+        export(pipe, component, engines=engines, sizes=[(32, 16)])
+    plain = follow_step_plan(load(), **plan)
+    for given in ({}, size):
+        assert torch.allclose(picture(pipe, **given), picture(plain, **given), atol=1e-4)
+    assert all(detail.endswith(", 0 in torch") for detail in details(pipe) if "engine calls" in detail)
+    # Of the text encoder there is one: its inputs are the same at every size.
+    assert len(attachment(pipe).engines) == 1 + 2 + 2
+
+
 def test_calls_outside_are_refused_where_the_user_wants_no_torch(
     load: Callable[[], Any], engines: Path, picture: Picture
 ) -> None:

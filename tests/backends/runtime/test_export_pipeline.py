@@ -48,6 +48,15 @@ def test_one_engine_makes_the_pictures_the_pipeline_makes(
     assert details(exported) == ["pipeline: 6 engine calls, 0 in torch"]
 
 
+def test_each_size_that_was_asked_for_has_an_engine(load: Callable[[], Any], engines: Path, picture: Picture) -> None:
+    pipe = export_pipeline(load(), engines=engines, sizes=[(32, 16)], **CALL)
+    for size in ({"height": 24, "width": 16}, {"height": 32, "width": 16}):
+        assert torch.allclose(picture(pipe, **size), picture(load(), **size), atol=1e-4)
+    assert details(pipe) == ["pipeline: 1 engine calls, 0 in torch; by those of other sizes: 1"]
+    picture(pipe, height=16, width=16)
+    assert details(pipe) == ["pipeline: 1 engine calls, 1 in torch; by those of other sizes: 1"]
+
+
 def test_the_engine_says_which_files_it_came_from(exported: Any, engines: Path) -> None:
     (named,) = [witness for witness in witnesses(exported) if witness.transform == "engine-files"]
     assert named.count == 1

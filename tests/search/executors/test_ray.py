@@ -28,8 +28,9 @@ with Store(folder / "s") as store, RayExecutor(
     workers=4, devices=("a", "b", "c", "d"), locks=folder,
 ) as executor:
     engine = Engine(problem.module, store, run_id="r", space=problem, settings=Settings(offspring=4, rounds=1))
+    assert executor.hosts()[0].endswith(" (4)")
     print("ready", flush=True)
-    print(search(engine, executor, Budget(candidates=int(sys.argv[2])), early_stop=False), flush=True)
+    print(search(engine, executor, Budget(candidates=int(sys.argv[2]), early=False)), flush=True)
 """
 
 
