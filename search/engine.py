@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
+from statistics import median
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +17,7 @@ from diffopt.ir.errors import DiffoptError
 from diffopt.passes.pipeline import Trace
 from diffopt.search.acquisition import worth
 from diffopt.search.facts import trace_facts
-from diffopt.search.goals import LEVELS, Constraints, Level, winners
+from diffopt.search.goals import LEVELS, Constraints, Level, measured, seconds_of, winners
 from diffopt.search.history import History, features, read
 from diffopt.search.records import Attempt, Candidate, Proposal, Proposer, Trial
 from diffopt.search.repair import repair
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
     from diffopt.search.store import TrialStore
 
 
+PROGRAM_S = 0.03
+"""Seconds that one offspring takes, with the checks on the way to it; about, on one core."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """How the search works; the defaults suit budgets of 8 to 60 measurements.
@@ -42,7 +47,8 @@ class Settings:
             those from outside, only until there is one.
         population: programs that parents are drawn from.
         offspring: new programs the surrogate compares for one measurement, in each round.
-        rounds: how often the best of them become parents of others, before one is measured.
+        rounds: how often the best of them become parents of others at most, before one is measured.
+        patience: share of a measurement's time that may go into these rounds; None for no such bound. Two are always had.
         scattered: programs written from nothing, of which the least like any known is measured, while there is no
             surrogate.
         exploration: share of candidates taken at random in spite of the surrogate.
@@ -56,6 +62,7 @@ class Settings:
     population: int = 12
     offspring: int = 20
     rounds: int = 6
+    patience: float | None = 0.1
     scattered: int = 20
     exploration: float = 0.0
     levels: tuple[Level, ...] = LEVELS
@@ -248,7 +255,7 @@ class Engine:
         ]
         pool: list[_Choice] = []
         made: Sequence[_Choice] = [*waiting, *self._offspring(parents, seen, rng, self._settings.offspring)]
-        for left in reversed(range(self._settings.rounds)):
+        for left in reversed(range(self._rounds())):
             pool = sorted(
                 [*pool, *self._weighed(surrogate, history, made, flying)], key=lambda choice: choice.rank, reverse=True
             )
@@ -256,6 +263,14 @@ class Engine:
                 best, known = [c.steps for c in pool[: self._settings.population]], seen | {c.legal.key for c in pool}
                 made = self._offspring(best, known, rng, self._settings.offspring)
         return pool[0] if pool else None
+
+    def _rounds(self) -> int:
+        """Return how many rounds a measurement is worth, by what those so far took; a resumed run decides the same."""
+        most, patience = self._settings.rounds, self._settings.patience
+        took = [seconds_of(outcome) for trial in self.trials() if (outcome := measured(trial)) is not None]
+        if patience is None or not took:
+            return most
+        return min(most, max(2, int(patience * median(took) / (PROGRAM_S * self._settings.offspring))))
 
     def _weighed(
         self,

@@ -87,6 +87,14 @@ def measured(trial: Trial) -> Measured | None:
     return trial.outcome if isinstance(trial.outcome, Measured) else None
 
 
+def seconds_of(outcome: Measured) -> float:
+    """Return about how many seconds its measurement took: made, loaded, raced in pairs, and its images made."""
+    latency = outcome.latency
+    baseline, candidate = (median(times) for times in (latency.baseline_s, latency.candidate_s))
+    raced = latency.pairs * (baseline + candidate) + outcome.fidelity.images * candidate
+    return raced + outcome.build_s + outcome.load_s + outcome.first_call_s
+
+
 def objectives(outcome: Measured) -> NDArray[np.float64]:
     """Return what the search minimises: log latency ratio to the baseline, -PSNR in dB, log memory ratio."""
     memory = outcome.memory.peak_bytes / max(outcome.memory.baseline_peak_bytes, 1)

@@ -150,7 +150,7 @@ class PassSpace:
         found = self._modules.get(steps)
         if found is None:
             before = self._after(steps[:-1])
-            found = before if isinstance(before, Refusal) else run(Trace(steps[-1:]), before)
+            found = before if isinstance(before, Refusal) else run(Trace(steps[-1:]), before, known_good=len(steps) > 1)
             _keep(self._modules, steps, found, self._memory)
         return found
 

@@ -44,8 +44,8 @@ FITTED = {
         ),
     ),
 }
-"""Traces beside those of a compilation, chosen among like them: a solver that was fitted to guided runs for a denoiser that is
-asked once a step, `python -m diffopt.bench.fit solver demo:shapes --steps 2 --passes guidance-window{stop=0.0}` and the guided run."""
+"""Traces beside those of a compilation: a solver fitted to guided runs for a denoiser that is asked without guidance,
+`python -m diffopt.bench.fit solver demo:shapes --steps 2 --under guidance-window{stop=0}`."""
 
 
 @dataclass(frozen=True)
@@ -240,6 +240,7 @@ class Measuring:
         return Evaluator(
             baseline, work, work=self._work / folder, engines=self._engines, scorer=self._model.scorer(),
             model=str(self._model.directory), threads=self._threads, server=self._servers.of(HERE),
+            reference_batch=1 if few else 8,  # engines of peers know one size of call
         )  # fmt: skip
 
     def _program(self, entry: Entry) -> Program:

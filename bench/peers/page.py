@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from diffopt.bench.outcome import Measured, outcome_from_json
-from diffopt.bench.peers.levels import LEVELS, ROW, measured
+from diffopt.bench.peers.levels import LEVELS, ROW, fastest, measured
 from diffopt.bench.peers.measuring import HELDOUT_PROMPTS, SEARCH_PROMPTS
 from diffopt.bench.peers.peer import Peer
 
@@ -90,21 +90,23 @@ def _levels(results: Mapping[str, Any]) -> list[str]:
         for kind, bar in zip(("packaged", "by hand"), level.bars, strict=True):
             race = races.get(kind)
             if race is None:
-                lines.append(f"| {level.name} | {kind} | | none reaches it, or not measured | | |")
+                held = [fastest(results.get("finals", {}).values(), level, who)[:1] for who in ("diffopt", kind)]
+                mine, other = (" / ".join(_told(row) for row in rows) for rows in held)
+                lines.append(
+                    f"| {level.name} | {kind} | {mine} | {other or 'none was measured that reaches it'} | not raced | |"
+                )
                 continue
             ours, theirs = (results["finals"][race[side]] for side in ("ours", "theirs"))
             outcome = outcome_from_json(race["outcome"])
             direct = _ratio(outcome) if isinstance(outcome, Measured) else f"failed: {outcome.message[:80]}"
             verdict = _verdict(outcome, bar) if isinstance(outcome, Measured) else ""
-            lines.append(
-                f"| {level.name} | {kind} | {_short(ours)} | {theirs['who']}: {theirs['arm']}; {_figures(theirs)} "
-                f"| {direct} | {verdict} |"
-            )
+            lines.append(f"| {level.name} | {kind} | {_told(ours)} | {_told(theirs)} | {direct} | {verdict} |")
     return lines
 
 
-def _short(row: ROW) -> str:
-    return f"{_trace(row['arm'])}; {_figures(row)}"
+def _told(row: ROW) -> str:
+    who = _trace(row["arm"]) if row["kind"] == "diffopt" else f"{row['who']}: {row['arm']}"
+    return f"{who}; {_figures(row)}"
 
 
 def _trace(text: str) -> str:

@@ -104,14 +104,12 @@ def page(results: Sequence[Results], searches: Sequence[Searches] = ()) -> str:
 def _families(results: Sequence[Results]) -> str:
     rows = []
     counted = Counter(task.family for task in tasks())
-    missing = {
-        task.family: results_of.verdicts[task.id]["reasons"][0]
-        for results_of in results
-        for task in tasks_of(results_of)
-        if results_of.verdicts[task.id]["status"] == "unavailable"
-    }
+    verdicts = [(task.family, found.verdicts[task.id]) for found in results for task in tasks_of(found)]
+    missing = {family: verdict["reasons"][0] for family, verdict in verdicts if verdict["status"] == "unavailable"}
+    # A model may have come after some of the results.
+    there = {family for family, verdict in verdicts if verdict["status"] != "unavailable"}
     for key, family in FAMILIES.items():
-        state = missing.get(key, "trained")
+        state = "trained" if key in there else missing.get(key, "trained")
         rows.append(f"| {family.title} | {counted[key]} | `{family.pipeline_class}` | `{family.model}` | {state} |")
     head = "| family | tasks | class | built-in model | here |\n| --- | --- | --- | --- | --- |\n"
     return f"{head}{chr(10).join(rows)}\n\nTasks of a model without weights are `unavailable`; their code is still judged.\n"

@@ -32,6 +32,9 @@ PROMPTS = (4, 1000)
 PAIRS = (3, 1000)
 """Fewest and most that a protocol may name."""
 
+OPEN = ("not measured", "no answer")
+"""What tasks are whose model had no weights when they were asked, and has some now."""
+
 _CLOSE = 1e-4
 _UNREADABLE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 
@@ -75,7 +78,7 @@ def judged_again(results: Results, targets: Targets = MappingProxyType({})) -> t
         return [f"it cannot be judged: {type(error).__name__}: {error}"], results
     for task in asked:
         claimed = results.verdicts.get(task.id, {}).get("status")
-        if claimed == "unavailable" and found[task.id]["status"] == "not measured":
+        if claimed == "unavailable" and found[task.id]["status"] in OPEN:
             continue  # the model came later
         if claimed != found[task.id]["status"]:
             faults.append(
@@ -89,7 +92,7 @@ def _of_a_later_model(results: Results, found: Mapping[str, Mapping[str, Any]]) 
     return {
         name: {**verdict, "status": "unavailable", "reasons": ["its model had no weights then"]}
         for name, verdict in found.items()
-        if verdict["status"] == "not measured" and results.verdicts[name]["status"] == "unavailable"
+        if verdict["status"] in OPEN and results.verdicts[name]["status"] == "unavailable"
     }
 
 

@@ -15,7 +15,7 @@ from diffopt.search.store import MEMORY, Store
 from diffopt.search.study.problem import Method, Searchable, candidate
 from diffopt.search.variation import fresh, vary
 
-FRONT = Settings(levels=(), offspring=60)
+FRONT = Settings(levels=(), offspring=60, patience=None)
 """Search for the front alone, what all methods here are compared by; and look at more programs, as checking one is cheap."""
 
 ATTEMPTS = 200

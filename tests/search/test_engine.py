@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,31 @@ def test_seeds_come_first_and_refused_ones_leave_their_reason(synthetic: Callabl
         ("fuse", "leads to the same program as fuse", ""),
         ("", "leads to the same program as the baseline", ""),
     ]
+
+
+def test_what_is_measured_quickly_is_not_pondered_for_long(
+    synthetic: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def looked_at(build_s: float) -> int:
+        problem, counted = synthetic(seed=3), [0]
+        original = problem.check
+
+        def check(steps: Any) -> Any:
+            counted[0] += 1
+            return original(steps)
+
+        with Store(MEMORY) as store:
+            engine = Engine(problem.module, store, run_id="r", space=problem)
+            for _ in range(8):
+                asked = engine.ask()
+                assert asked is not None
+                engine.tell(asked, replace(problem.evaluate(asked), build_s=build_s))
+            with monkeypatch.context() as patch:
+                patch.setattr(type(problem), "check", lambda self, steps: check(steps))
+                engine.ask()
+        return counted[0]
+
+    assert looked_at(0.1) * 1.5 < looked_at(600.0)
 
 
 def test_what_was_asked_and_not_told_is_asked_again_with_its_id(tmp_path: Path, synthetic: Callable[..., Any]) -> None:

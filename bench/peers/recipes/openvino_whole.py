@@ -26,7 +26,7 @@ PEER = Peer(
         **{f"bf16, DPM++ leading, {steps} steps": {"steps": steps, "solver": "dpm++", "spacing": "leading"}
            for steps in (3, 2)},
     },
-    note="solvers and spacings are those that won a grid of 75 on calibration prompts of such a model",
+    note="solvers and spacings were chosen on other prompts, of a model like these",
 )  # fmt: skip
 
 
