@@ -245,7 +245,7 @@ def _choice(options: argparse.Namespace) -> Choice:
 
     levels = [text for text in options.levels.split(",") if text]
     if any(text not in "12345" or len(text) != 1 for text in levels):
-        raise DiffoptError(f"{options.levels!r} are no levels", where="--levels", hint="write them like 1,2")
+        raise DiffoptError(f"{options.levels!r} are no levels", where="--levels", hint="levels are 1 to 5; write 1,2")
     if options.seed < 0 or (options.count is not None and options.count < 1):
         raise DiffoptError("a seed is 0 or more, a count 1 or more", where="--seed, --count")
     ids = tuple(text for text in options.ids.split(",") if text)
