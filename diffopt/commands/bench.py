@@ -36,7 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     run_parser = group.add_parser("run", help="answer tasks with an arm, judge the code, measure, write the results")
     _add_choice(run_parser)
     run_parser.add_argument(
-        "--arm", default="rules", help="who answers; with --answers, its name (default: %(default)s)"
+        "--arm",
+        default="rules",
+        help="who answers: rules, or direct (a language model); with --answers, its name (default: %(default)s)",
     )
     run_parser.add_argument("--answers", metavar="DIR", help="a folder of scripts TASK.py, instead of an arm of ours")
     run_parser.add_argument("--static", action="store_true", help="measure nothing: the static gate alone")
