@@ -71,10 +71,11 @@ coverage: setup
 test-tensorrt: setup
 	$(BIN)/python -m pytest -q -m "gpu or not gpu" tests/backends/test_tensorrt.py tests/backends/test_tensorrt_api.py
 
-# DiffBench by rules alone: all tasks of levels 1 to 3, and the page of it. Takes an hour or so; goes on where it was stopped.
+# DiffBench: levels 1 to 3 by rules alone (an hour or so), levels 4 and 5 by search (many hours), and the page. Goes on where it was stopped.
 diffbench: setup
 	-$(BIN)/diffopt bench run --threads 1 --store out/diffbench.store -o bench/results/diffbench-rules-cpu.json.gz
-	$(BIN)/diffopt bench report bench/results/diffbench-rules-cpu.json.gz -o docs/diffbench.md
+	-$(BIN)/diffopt bench search --threads 1 --store out/diffbench-searches.store -o bench/results/diffbench-searches-cpu.json.gz
+	$(BIN)/diffopt bench report bench/results/diffbench-*-cpu.json.gz -o docs/diffbench.md
 
 # Other tools beside diffopt, each in an environment of its own (5 GB below out/peers); an hour or more, goes on where it was stopped.
 peers: setup

@@ -54,6 +54,7 @@ def export_parts(
     Raises BackendError for the first part that cannot be built; engines before it stay, with their manifest.
     """
     from diffopt.backends.engine_store import store_engine
+    from diffopt.backends.numeric_check import refuse_far
 
     check_place(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -64,7 +65,7 @@ def export_parts(
         folder = out / part.name
 
         def build(scratch: Path, part: Part = part) -> Mapping[str, JSON]:
-            return chosen.build(part, scratch, options)
+            return refuse_far(chosen.build(part, scratch, options), options, part.name)
 
         built = store_engine(folder, key_of(part), build, replace=replace)
         made.append(_described(part, chosen, options, folder, built))

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from diffopt.backends.base import JSON, BackendError, Part, Run, Tensors
+from diffopt.backends.base import JSON, BackendError, EngineOptions, Part, Run, Tensors
 
 if TYPE_CHECKING:
     import torch
+
+FAR = 0.05
+"""Relative L2 error that no order of sums explains; merged tokens that are alike may join others."""
 
 
 def compare(run: Run, part: Part) -> dict[str, JSON]:
@@ -25,6 +28,19 @@ def compare(run: Run, part: Part) -> dict[str, JSON]:
         "relative_l2_error": max(relative for _, (_, relative) in found),
         **({} if part.open is None else {"checks": checks}),
     }
+
+
+def refuse_far(facts: Mapping[str, JSON], options: EngineOptions, name: str) -> Mapping[str, JSON]:
+    """Return the facts of an engine that computes what torch computes.
+
+    Raises BackendError where one that rounds nothing is far off: the backend misreads something of the component.
+    """
+    relative = facts.get("relative_l2_error")
+    exact = options.precision == "f32" and not options.dynamic_int8
+    if exact and isinstance(relative, int | float) and not relative <= FAR:
+        hint = "leave the component in torch, or take another backend"
+        raise BackendError(f"{name}: the engine is off by {relative:.1%} from torch", hint)
+    return facts
 
 
 def compare_sizes(

@@ -218,6 +218,7 @@ def compile(
         "progress": lambda stage, done, total: listen(Progress(stage, done, total)),
     }
     set_limit(folder / "engines", engine_cache)
+    listen(Stage("loading the pipeline"))
     with (
         Store(folder / STORE) as store,
         Evaluator(

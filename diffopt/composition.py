@@ -149,7 +149,9 @@ def archived(store: Path, target: str) -> tuple[Trial, ...]:
     """
     kind = target.split(":")[0]
     found = [
-        (trace, outcome) for manifest, trace, outcome in _measured(store) if str(manifest["target"]).startswith(kind)
+        (trace, outcome)
+        for manifest, trace, outcome in _measured(store)
+        if str(manifest.get("target", "")).startswith(kind)
     ]
     return tuple(
         Trial(Candidate(place, trace, f"{place}", "archive"), outcome)

@@ -83,15 +83,25 @@ class Envelope:
         """Return a copy of a lifted module that says which sizes engines are to be built for.
 
         Raises:
-            DiffoptError: the pipeline's own size is not known, or is not an argument of its call.
+            DiffoptError: the pipeline's own size is not known, or is not an argument of its call, or the VAE cannot draw a size.
         """
         own = _own(module)
+        self._fits(module)
         extra: list[JSON] = [list(size) for size in self.sizes if size != own]
         if not extra:
             return module
         changed = module.clone()
         components(changed)["pipeline"].set_value("sizes", extra)
         return changed
+
+    def _fits(self, module: ModuleOp) -> None:
+        vae = components(module).get("vae")
+        blocks = vae.config.get("block_out_channels") if vae is not None else None
+        factor = 2 ** (len(blocks) - 1) if isinstance(blocks, list) and blocks else 1
+        for height, width in self.sizes:
+            if height % factor or width % factor:
+                reason = f"{width}x{height} cannot be drawn: the VAE makes sides that are multiples of {factor}"
+                raise DiffoptError(reason, where="--sizes")
 
     def points(self, module: ModuleOp) -> tuple[Point, ...]:
         """Return the points beside the pipeline's own size at batch 1."""

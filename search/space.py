@@ -63,7 +63,8 @@ def _for_device(device: str) -> dict[str, type[DiffusionPass]]:
 class PassSpace:
     """The `Space` of a module and the registered passes.
 
-    Modules that prefixes of traces lead to are kept, `memory` of them: neighbouring traces share most of their work.
+    A pass reads the module alone, so what it does to a program is known by the program's identity, however that came about:
+    each pass is run once on each program. `memory` bounds what is kept.
 
     Args:
         device: what the programs are for; passes for other kinds of device are left out where none are given.
@@ -84,10 +85,14 @@ class PassSpace:
         self._passes = _for_device(device) if passes is None else passes
         self._keep_steps, self._costs = keep_steps, costs
         self._memory = memory
-        self._modules: dict[Steps, ModuleOp | Refusal] = {}
-        self._spaces: dict[tuple[str, Steps], Steps] = {}
+        self._programs: dict[str, ModuleOp] = {}  # by identity; never forgotten, as traces lead on from any of them
+        self._moves: dict[tuple[str, DiffusionPass], str | Refusal] = {}
+        self._spaces: dict[tuple[str, str], Steps] = {}
+        self._read: dict[str, Mapping[str, float]] = {}
         self._checked: dict[Steps, Legal | Refused] = {}
         self._module = module
+        self._start = module_hash(module)
+        self._programs[self._start] = module
         self._baseline = facts(module)
 
     @property
@@ -97,11 +102,13 @@ class PassSpace:
 
     def instances(self, name: str, before: Steps) -> Steps:
         """See `Space`."""
-        found = self._spaces.get((name, before))
+        key = self._after(before)
+        if isinstance(key, Refusal):
+            return ()
+        found = self._spaces.get((name, key))
         if found is None:
-            module = self._after(before)
-            found = () if isinstance(module, Refusal) else tuple(self._passes[name].space(module))
-            _keep(self._spaces, (name, before), found, self._memory)
+            found = tuple(self._passes[name].space(self._programs[key]))
+            _keep(self._spaces, (name, key), found, 20 * self._memory)
         return found
 
     def check(self, steps: Steps) -> Legal | Refused:
@@ -121,19 +128,28 @@ class PassSpace:
             before = self.check(steps[:-1])
             if isinstance(before, Refused):
                 return before
-        module = self._after(steps)
-        if isinstance(module, Refusal):
-            return Refused(module, len(steps) - 1)
-        read = facts(module)
+        key = self._after(steps)
+        if isinstance(key, Refusal):
+            return Refused(key, len(steps) - 1)
+        read = self._facts(key)
         before_steps, now = self._baseline["steps"], read["steps"]
         if self._keep_steps and now != before_steps:
             reason = f"{now:g} steps instead of {before_steps:g}, and the steps are to be kept"
             return Refused(Refusal(reason, steps[-1].name, "keep-steps"), len(steps) - 1)
-        # Indicators that the baseline has too say nothing of a change; some hold names and paths.
-        changed = {name: value for name, value in read.items() if "=" not in name or name not in self._baseline}
-        if self._costs is not None:
-            changed[WORK] = self._predicted(module)
-        return Legal(module_hash(module), {**changed, "steps_kept": float(now == before_steps)})
+        return Legal(key, read)
+
+    def _facts(self, key: str) -> Mapping[str, float]:
+        """Return what a surrogate may learn from of a program."""
+        found = self._read.get(key)
+        if found is None:
+            module = self._programs[key]
+            read = facts(module)
+            # Indicators that the baseline has too say nothing of a change; some hold names and paths.
+            changed = {name: value for name, value in read.items() if "=" not in name or name not in self._baseline}
+            if self._costs is not None:
+                changed[WORK] = self._predicted(module)
+            found = self._read[key] = {**changed, "steps_kept": float(read["steps"] == self._baseline["steps"])}
+        return found
 
     def _predicted(self, module: ModuleOp) -> float:
         """Return the log of the seconds a program will take; where its parts are unknown, as if made like the baseline."""
@@ -143,15 +159,20 @@ class PassSpace:
         known = [s for making in makings if (s := self._costs.predict(making, calls)) is not None]
         return math.log(known[0]) if known else math.log(max(calls.work(self._costs.shallow, self._costs.single), 1.0))
 
-    def _after(self, steps: Steps) -> ModuleOp | Refusal:
-        """Run the last step on what the others lead to: a pass reads the module alone, so that is the whole run."""
+    def _after(self, steps: Steps) -> str | Refusal:
+        """Return the identity of the program that steps lead to, or why one of them is refused."""
         if not steps:
-            return self._module
-        found = self._modules.get(steps)
+            return self._start
+        before = self._after(steps[:-1])
+        if isinstance(before, Refusal):
+            return before
+        found = self._moves.get((before, steps[-1]))
         if found is None:
-            before = self._after(steps[:-1])
-            found = before if isinstance(before, Refusal) else run(Trace(steps[-1:]), before, known_good=len(steps) > 1)
-            _keep(self._modules, steps, found, self._memory)
+            module = run(Trace(steps[-1:]), self._programs[before], known_good=before != self._start)
+            found = module if isinstance(module, Refusal) else module_hash(module)
+            if not isinstance(module, Refusal):
+                self._programs.setdefault(str(found), module)
+            _keep(self._moves, (before, steps[-1]), found, 50 * self._memory)
         return found
 
 

@@ -41,6 +41,14 @@ def test_nonsense_names_its_option(sizes: str | None, batches: str | None, optio
     assert raised.value.where == option
 
 
+def test_a_size_that_the_vae_cannot_draw_is_refused_before_anything_is_measured(standard_module: ModuleOp) -> None:
+    changed = standard_module.clone()
+    components(changed)["vae"].set_value("config", {"block_out_channels": [32, 64, 128]})
+    with pytest.raises(DiffoptError, match="63x64 cannot be drawn: the VAE makes sides that are multiples of 4"):
+        Envelope.parse("63x64", None).on(changed)
+    Envelope.parse("60x64", None).on(changed)
+
+
 def test_engines_of_all_sizes_are_in_the_code_and_the_first_size_is_the_calls(standard_module: ModuleOp) -> None:
     module = Envelope.parse("96x64", None).on(standard_module)
     for scope in ("pipeline", "components"):

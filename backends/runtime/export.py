@@ -16,7 +16,7 @@ from diffopt.backends.runtime.step_plan import PLAN
 if TYPE_CHECKING:
     import torch
 
-    from diffopt.backends.runtime.leaf import Leaf
+    from diffopt.backends.runtime.leaf import Leaf, PlannedLeaf
     from diffopt.backends.runtime.recording import Envelope
 
 Pipe = TypeVar("Pipe")
@@ -79,7 +79,7 @@ def export(
                 calls = Envelope(inspect.signature(original), call)
                 leaf = Leaf(name, CalledComponent(module, original, call).eval(), call.names, call.batched)
                 samples = _samples(calibration, functools.partial(_matched, calls))
-                engine = _engine(chosen, pipe, name, leaf, call.examples, options, engines, samples.get(0))
+                engine = _engine(chosen, pipe, name, leaf, call.examples, options, engines, call.fixed, samples.get(0))
                 dispatch.attach(leaf, call.examples, engine)
                 known.append((leaf, calls))
             module.__dict__[method] = functools.wraps(original)(dispatch.method(known, original, *recorded[0]))
@@ -87,7 +87,8 @@ def export(
             samples = _samples(calibration, lambda call: [found for _, found in plan_examples(plan, *call)])
             for args, kwargs in recorded:
                 for index, (leaf, examples) in enumerate(plan_examples(plan, args, kwargs)):
-                    engine = _engine(chosen, pipe, name, leaf, examples, options, engines, samples.get(index))
+                    fixed = leaf.module.shape.fixed
+                    engine = _engine(chosen, pipe, name, leaf, examples, options, engines, fixed, samples.get(index))
                     dispatch.attach(leaf, examples, engine)
     if calibration is not None:
         mode, count = calibration.mode, len(calibration.calls)
@@ -118,7 +119,7 @@ def multiplies_int8(state: Attachment, *names: str) -> bool:
     return any(isinstance(entry, dict) and entry.get("scheme") == "int8-dynamic" for entry in entries)
 
 
-def plan_examples(plan: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[tuple[Leaf, Tensors]]:
+def plan_examples(plan: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[tuple[PlannedLeaf, Tensors]]:
     """Return the leaves of a step plan with example inputs, from the arguments of one denoiser call.
 
     Raises BackendError if the plan does not know such calls.
@@ -223,26 +224,29 @@ def _engine(
     examples: Tensors,
     options: EngineOptions,
     engines: Path,
+    fixed: Mapping[str, Any],
     quantized: tuple[str, list[Tensors]] | None = None,
 ) -> Run:
     from diffopt.backends.base import Part
     from diffopt.backends.engine_store import open_engine
-    from diffopt.backends.runtime.engine_key import engine_key, in_the_graph, signature_of
+    from diffopt.backends.runtime.engine_key import engine_key, in_the_graph, plainly, signature_of
 
+    given = {argument: plainly(value) for argument, value in sorted(fixed.items()) if value is not None and value != {}}
     key = engine_key(
         chosen,
         [getattr(pipe, name)],
         transforms=in_the_graph(attachment(pipe).transforms.get(name, [])),
         inputs=signature_of(leaf.input_names, examples, leaf.batched),
-        options={**options.to_json(), "leaf": leaf.name},
+        options={**options.to_json(), "leaf": leaf.name, **({"fixed": given} if given else {})},
     )
     attachment(pipe).engines.append(key.hash)
     part = Part(leaf.name, leaf.module, examples, leaf.input_names, leaf.batched)
 
     def build(folder: Path) -> dict[str, JSON]:
         from diffopt.backends.nncf_engine import quantize_folder
+        from diffopt.backends.numeric_check import refuse_far
 
-        facts = chosen.build(part, folder, options)
+        facts = dict(refuse_far(chosen.build(part, folder, options), options, name))
         return facts if quantized is None else {**facts, **quantize_folder(folder, quantized[1], quantized[0])}
 
     return open_engine(

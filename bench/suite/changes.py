@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 DTYPES = {
@@ -14,6 +14,19 @@ DTYPES = {
 
 RUNNING = ("callback", "callback_on_step_end")
 """Arguments of a call by which code changes the call as it runs."""
+
+
+INSIDE = frozenset({
+    "register_forward_hook", "register_forward_pre_hook", "register_module", "add_module", "set_submodule",
+    "__setattr__", "__delattr__", "methodcaller", "attrgetter",
+})  # fmt: skip
+"""Functions by which code changes what a part does, without a line that says what."""
+
+OWN_PARTS = frozenset({
+    "scheduler", "safety_checker", "feature_extractor", "image_processor", "vae", "unet", "transformer", "controlnet",
+    "text_encoder", "text_encoder_2", "text_encoder_3", "tokenizer", "tokenizer_2", "tokenizer_3",
+})  # fmt: skip
+"""Attributes of a pipeline that its users set."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +66,13 @@ def changes_of(tree: ast.Module) -> Changes:
             parts.append((ast.unparse(call), dtype))
     parts += [(ast.unparse(call.func), dtype) for call, dtype in _loaded_parts(tree)]
     dtype = max(whole, default=(0, ""))[1]
-    return Changes(dtype, tuple(parts), tuple(sorted({*_stores(tree, pipes), *_callbacks(tree)})))
+    patches = {*_stores(tree, pipes), *_callbacks(tree), *_roundabout(tree, pipes)}
+    return Changes(dtype, tuple(parts), tuple(sorted(patches)))
 
 
 def _casts(tree: ast.Module) -> Iterator[tuple[ast.Call, ast.expr, str]]:
     """Yield calls that change a data type: what is changed, and to what."""
+    named = _named_dtypes(tree)
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
             continue
@@ -65,8 +80,58 @@ def _casts(tree: ast.Module) -> Iterator[tuple[ast.Call, ast.expr, str]]:
             yield node, _unchained(node.func.value), DTYPES[node.func.attr]
         elif node.func.attr in ("to", "type"):
             given = [*node.args, *(keyword.value for keyword in node.keywords)]
-            named = [ast.unparse(value).rpartition(".")[2] for value in given if not isinstance(value, ast.Constant)]
-            yield from ((node, _unchained(node.func.value), DTYPES[name]) for name in named if name in DTYPES)
+            owner = _unchained(node.func.value)
+            yield from ((node, owner, dtype) for value in given if (dtype := _dtype_of(value, named)))
+
+
+def _named_dtypes(tree: ast.Module) -> dict[str, str]:
+    """Return the names that data types are bound to."""
+    return {
+        target.id: dtype
+        for target, value in _bindings(tree)
+        if isinstance(target, ast.Name) and (dtype := _dtype_of(value, {}))
+    }
+
+
+def _dtype_of(value: ast.expr, named: Mapping[str, str]) -> str:
+    """Return the data type that an expression stands for: `torch.half`, a name of it, `getattr(torch, "half")`."""
+    if isinstance(value, ast.Attribute):
+        return DTYPES.get(value.attr, "")
+    if isinstance(value, ast.Name):
+        return named.get(value.id, DTYPES.get(value.id, ""))
+    words = value.args if isinstance(value, ast.Call) and ast.unparse(value.func) == "getattr" else []
+    return next((DTYPES[w.value] for w in words if isinstance(w, ast.Constant) and w.value in DTYPES), "")
+
+
+def _roundabout(tree: ast.Module, pipes: set[str]) -> Iterator[str]:
+    """Yield what changes a part by way of something else: hooks, functions of a class, methods by their names."""
+    called = {node.func for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and node.attr in INSIDE:
+            yield f"`{ast.unparse(node)}` changes what a part does"
+        elif isinstance(node, ast.Attribute) and node.attr in ("autocast", "set_default_dtype"):
+            yield f"`{ast.unparse(node)}` changes data types as it runs"
+        elif isinstance(node, ast.Attribute) and node not in called and isinstance(node.ctx, ast.Load):
+            if node.attr in DTYPES and ast.unparse(node.value) not in _LIBRARIES:
+                yield f"`{ast.unparse(node)}` is passed on, and what it changes cannot be read"
+        elif isinstance(node, ast.Call) and any(_names(value) & pipes for value in node.args):
+            if isinstance(node.func, ast.Attribute) and (node.func.attr in DTYPES or _is_of_modules(node.func)):
+                yield f"`{ast.unparse(node)}` changes a part"
+            elif ast.unparse(node.func) == "getattr" and not _is_plain_name(node.args[1:2]):
+                yield f"`{ast.unparse(node)}` reads what cannot be known without running"
+
+
+_LIBRARIES = ("torch", "numpy", "np")
+
+
+def _is_of_modules(function: ast.Attribute) -> bool:
+    return ast.unparse(function.value) in ("torch.nn.Module", "nn.Module", "Module")
+
+
+def _is_plain_name(values: list[ast.expr]) -> bool:
+    """Tell whether a name is written out, and is of no method that changes anything."""
+    names = [value.value for value in values if isinstance(value, ast.Constant)]
+    return len(names) == 1 and names[0] not in {*DTYPES, *INSIDE, "to", "type", "apply"}
 
 
 def _unchained(owner: ast.expr) -> ast.expr:
@@ -91,12 +156,24 @@ def _loaded_parts(tree: ast.Module) -> Iterator[tuple[ast.Call, str]]:
 
 def _stores(tree: ast.Module, pipes: set[str]) -> Iterator[str]:
     """Yield what is put in the place of a part's own, or of something that is not for others."""
+    direct = _direct(tree)
     for node in ast.walk(tree):
-        if not isinstance(node, ast.Attribute) or not isinstance(node.ctx, ast.Store) or not _names(node) & pipes:
+        if not isinstance(node, ast.Attribute | ast.Subscript) or isinstance(node.ctx, ast.Load):
+            continue
+        if not _names(node) & pipes or _of_images(node):
             continue
         deep = not isinstance(node.value, ast.Name)
-        if deep or node.attr.startswith("_") or "guidance" in node.attr:
+        if isinstance(node, ast.Subscript):
+            own = not deep
+        else:
+            own = not deep and not node.attr.startswith("_") and "guidance" not in node.attr
+            own = own and (node.attr in OWN_PARTS or _root_name(node) in direct)
+        if not own or isinstance(node.ctx, ast.Del):
             yield f"`{ast.unparse(node)}` is replaced"
+
+
+def _root_name(node: ast.Attribute) -> str:
+    return node.value.id if isinstance(node.value, ast.Name) else ""
 
 
 def _callbacks(tree: ast.Module) -> Iterator[str]:
@@ -141,12 +218,28 @@ def _pipes(tree: ast.Module) -> set[str]:
         found |= more
 
 
+def _passed(call: ast.Call, functions: Mapping[str, ast.FunctionDef]) -> Iterator[tuple[ast.expr, ast.expr]]:
+    """Yield the parameters of the script's own functions with what they are given; of a lambda, with all there is."""
+    owner = call.func.value if isinstance(call.func, ast.Attribute) else call.func
+    for inner in (call.func, *call.args):
+        if isinstance(inner, ast.Lambda):
+            for parameter in inner.args.args:
+                yield from ((ast.Name(parameter.arg, ast.Store()), value) for value in (owner, *call.args))
+    if isinstance(call.func, ast.Name) and call.func.id in functions:
+        own = [parameter.arg for parameter in functions[call.func.id].args.args]
+        given = [*zip(own, call.args, strict=False), *((k.arg, k.value) for k in call.keywords if k.arg)]
+        yield from ((ast.Name(name, ast.Store()), value) for name, value in given)
+
+
 def _bindings(tree: ast.Module) -> Iterator[tuple[ast.expr, ast.expr]]:
+    functions = {node.name: node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Assign):
             yield from ((target, node.value) for target in node.targets)
         elif isinstance(node, ast.NamedExpr | ast.AnnAssign):
             yield node.target, node.value or node.target
+        elif isinstance(node, ast.Call):
+            yield from _passed(node, functions)
         elif isinstance(node, ast.For | ast.comprehension):
             yield node.target, node.iter
 

@@ -9,10 +9,15 @@ ENTRIES = ("load", "generate")
 HIDING = frozenset({"exec", "eval", "compile", "globals", "locals", "vars", "setattr", "delattr", "__import__"})
 """Builtins by which code changes what its text says."""
 
-SIDEWAYS = frozenset({"__call__", "__class__", "__dict__", "__globals__", "register_modules"})
+SIDEWAYS = frozenset(
+    {"__call__", "__class__", "__dict__", "__globals__", "register_modules", "__setattr__", "__builtins__"}
+)
 """Attributes by which a pipeline is called or changed past what is read."""
 
 _JUDGES = "diffopt.bench"
+UNREADABLE = ("builtins", "importlib", "ctypes", "gc", "inspect")
+"""Modules by which code reaches what its text does not name."""
+
 _OWN = ("diffusers", "diffopt")
 _MAYBE = (ast.Lambda, ast.For, ast.While, ast.BoolOp, ast.IfExp, ast.comprehension, ast.Match)
 
@@ -39,8 +44,15 @@ def hidden(tree: ast.Module) -> list[str]:
             root = imported.get(_root(node), "")
             if root.partition(".")[0] in _OWN:
                 found.append(f"`{ast.unparse(node)}` of {root} is replaced")
+        elif isinstance(node, ast.Attribute) and node.attr == "modules" and imported.get(_root(node)) == "sys":
+            found.append(f"`{ast.unparse(node)}` is used, and what it does cannot be read")
     found += [
         f"it imports {name}, which judges it" for name in imported.values() if f"{name}.".startswith(_JUDGES + ".")
+    ]
+    found += [
+        f"it imports {name}, and what is done with it cannot be read"
+        for name in imported.values()
+        if name.partition(".")[0] in UNREADABLE or name == "sys.modules"
     ]
     return sorted(set(found))
 

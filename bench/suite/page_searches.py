@@ -16,7 +16,7 @@ HEAD = """
 ### Levels 4 and 5: targets, and arms at equal measured budgets
 
     diffopt bench search --baselines 2 --minutes 30 -o out/searches.json.gz     search; the same again goes on
-    diffopt bench search --threads 1 -o out/searches.json.gz                    all baselines, every arm: a night
+    diffopt bench search --threads 1 -o out/searches.json.gz                    all baselines, every arm
 
 A task's target is what a search of 50 candidates reached on its baseline within the bound (*medium*), x0.8 (*easy*), x1.2 (*hard*):
 optuna's TPE with a seed that no arm has, its winner measured on the terms that judge (`docs/decisions/0087-targets-come-from-another-search.md`).
@@ -31,7 +31,7 @@ WORDS = "another sampler, fewer steps, DeepCache, ToMe, T-Gate, 16-bit floats, f
 
 def lines_of(found: Searches) -> list[str]:
     """Return the tables as lines of Markdown."""
-    return [*_targets(found), "", *_arms(found)]
+    return [*_targets(found), "", *_arms(found), *_cut_short(found)]
 
 
 def section(found: Searches) -> str:
@@ -79,6 +79,18 @@ def _arms(found: Searches) -> list[str]:
             if results.answers:
                 rows.append(f"| {f'`{name}`: {text}'} | {budget} | {' | '.join(_row(found, results, name, budget))} |")
     return rows
+
+
+def _cut_short(found: Searches) -> list[str]:
+    """Say which searches were cut short, where any were."""
+    cut = [
+        f"`{name}` {len(found.runs.get(name, {}).get(base, ()))} of {budget}"
+        for base in found.baselines()
+        for budget in found.budgets[-1:]
+        for name in found.arms
+        if len(found.runs.get(name, {}).get(base, ())) < budget and name not in found.ended.get(base, ())
+    ]
+    return ["", f"Cut short, and gone on with by the same command: {', '.join(cut)}."] if cut else []
 
 
 def _row(found: Searches, results: Results, arm: str, budget: int) -> list[str]:

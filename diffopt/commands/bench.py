@@ -36,7 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     run_parser = group.add_parser("run", help="answer tasks with an arm, judge the code, measure, write the results")
     _add_choice(run_parser)
     run_parser.add_argument(
-        "--arm", default="rules", help="who answers; with --answers, its name (default: %(default)s)"
+        "--arm",
+        default="rules",
+        help="who answers: rules, or direct (a language model); with --answers, its name (default: %(default)s)",
     )
     run_parser.add_argument("--answers", metavar="DIR", help="a folder of scripts TASK.py, instead of an arm of ours")
     run_parser.add_argument("--static", action="store_true", help="measure nothing: the static gate alone")
@@ -245,7 +247,7 @@ def _choice(options: argparse.Namespace) -> Choice:
 
     levels = [text for text in options.levels.split(",") if text]
     if any(text not in "12345" or len(text) != 1 for text in levels):
-        raise DiffoptError(f"{options.levels!r} are no levels", where="--levels", hint="write them like 1,2")
+        raise DiffoptError(f"{options.levels!r} are no levels", where="--levels", hint="levels are 1 to 5; write 1,2")
     if options.seed < 0 or (options.count is not None and options.count < 1):
         raise DiffoptError("a seed is 0 or more, a count 1 or more", where="--seed, --count")
     ids = tuple(text for text in options.ids.split(",") if text)

@@ -32,8 +32,8 @@ def test_scripts_of_a_folder_are_judged(tmp_path: Path, capsys: pytest.CaptureFi
     ("arguments", "line"),
     [
         (["tasks", "--ids", "L9"], "diffopt: --ids: no task is called 'L9'; they are called as L1-001"),
-        (["run", "--arm", "gpt"], "diffopt: --arm: no arm 'gpt'; there is rules, or give --answers"),
-        (["run", "--levels", "0"], "diffopt: --levels: '0' are no levels; write them like 1,2"),
+        (["run", "--arm", "gpt"], "diffopt: --arm: no arm 'gpt'; there is rules, direct, or give --answers"),
+        (["run", "--levels", "0"], "diffopt: --levels: '0' are no levels; levels are 1 to 5; write 1,2"),
         (["report", "nowhere.json"], "diffopt: nowhere.json: cannot be read: No such file or directory"),
         (["submit", "nowhere.json"], "diffopt: nowhere.json: cannot be read: No such file or directory"),
     ],

@@ -10,8 +10,10 @@ import pytest
 import torch
 
 from diffopt.backends import BackendError
+from diffopt.backends.openvino import OpenVinoBuilder
 from diffopt.backends.runtime import compile_component, export, follow_step_plan, quantize, witnesses
 from diffopt.backends.runtime.attachment import attachment
+from diffopt.backends.runtime.engine_key import weights_hash
 
 Picture = Callable[..., torch.Tensor]
 COMPONENTS = ("text_encoder", "denoiser", "vae")
@@ -191,6 +193,64 @@ def test_other_weights_get_another_engine(load: Callable[[], Any], tmp_path: Pat
     expected = picture(pipe)
     assert torch.allclose(picture(export(pipe, "vae", engines=tmp_path)), expected, atol=1e-4)
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def freed(pipe: Any) -> Any:
+    pipe.enable_freeu(s1=0.9, s2=0.2, b1=1.5, b2=1.6)
+    return pipe
+
+
+def adapted(strength: float) -> Callable[[Any], Any]:
+    def change(pipe: Any) -> Any:
+        torch.manual_seed(0)
+        layers = pytest.importorskip("peft").LoraConfig(r=2, target_modules=["to_v"], init_lora_weights=False)
+        pipe.unet.add_adapter(layers, "one")
+        pipe.set_adapters(["one"], adapter_weights=[strength])
+        return pipe
+
+    return change
+
+
+def test_strengths_of_adapters_get_engines_of_their_own(
+    load: Callable[[], Any], engines: Path, picture: Picture
+) -> None:
+    made = {strength: export(adapted(strength)(load()), "unet", engines=engines) for strength in (1.0, 8.0)}
+    for strength, pipe in made.items():
+        assert torch.allclose(picture(pipe), picture(adapted(strength)(load())), atol=1e-4)
+    assert attachment(made[1.0]).engines != attachment(made[8.0]).engines
+
+
+def test_what_is_set_beside_the_weights_changes_the_key(pipe: Any) -> None:
+    plain = weights_hash(pipe.unet), weights_hash(pipe.vae)
+    freed(pipe).vae.enable_tiling()
+    assert not set(plain) & {weights_hash(pipe.unet), weights_hash(pipe.vae)}
+
+
+def test_an_engine_that_a_backend_reads_wrongly_is_refused(
+    load: Callable[[], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(OpenVinoBuilder, "build", lambda *given: {"relative_l2_error": 0.2})
+    with pytest.raises(BackendError, match=r"vae: the engine is off by 20.0% from torch"):
+        export(load(), "vae", engines=tmp_path)
+    assert not list(tmp_path.glob("*/engine.json"))
+
+
+def test_what_a_call_is_given_beside_tensors_gets_another_engine(
+    load: Callable[[], Any], engines: Path, picture: Picture
+) -> None:
+    named = []
+    for scale in (1.0, 0.0):
+        given: dict[str, Any] = {"cross_attention_kwargs": {"scale": scale}}
+        pipe = export(adapted(1.0)(load()), "unet", engines=engines, arguments=given)
+        assert torch.allclose(picture(pipe, **given), picture(adapted(1.0)(load()), **given), atol=1e-4)
+        named.append(attachment(pipe).engines)
+    assert named[0] != named[1]
+
+
+def test_requests_leave_the_key_of_an_engine_as_it_is(pipe: Any, picture: Picture) -> None:
+    before = [weights_hash(part) for part in (pipe.unet, pipe.text_encoder, pipe.vae)]
+    picture(pipe)
+    assert [weights_hash(part) for part in (pipe.unet, pipe.text_encoder, pipe.vae)] == before
 
 
 @pytest.mark.slow

@@ -81,6 +81,49 @@ def test_a_pipeline_may_be_cast_instead_of_loaded_in_16_bits(cast: str) -> None:
     assert not static_gate(task(), PLAIN.replace("return pipe.to(device)", f"return {cast}")).passed
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "torch.nn.Module.half(pipe.unet)",
+        "getattr(pipe.unet, 'ha' + 'lf')()",
+        "cast = pipe.unet.half",
+        "kind = torch.bfloat16; pipe.unet.to(kind)",
+        "pipe.unet.to(dtype=getattr(torch, 'bfloat16'))",
+        "pipe.unet.apply(lambda part: part.half())",
+        "list(map(torch.nn.Module.half, [pipe.unet]))",
+        "shrink(pipe.unet)",
+        "torch.autocast('cpu', dtype=torch.bfloat16).__enter__()",
+        "pipe.unet.register_forward_hook(lambda part, given, made: made)",
+        "object.__setattr__(pipe.unet, 'forward', print)",
+        "import builtins; builtins.setattr(pipe.unet, 'forward', print)",
+        "import sys; sys.modules['builtins'].setattr(pipe.unet, 'forward', print)",
+        "part = pipe.unet; part.forward = print",
+        "pipe.unet.up_blocks[0] = torch.nn.Identity()",
+        "del pipe.unet.up_blocks[0]",
+    ],
+)
+def test_a_part_that_is_changed_in_a_roundabout_way_is_found(line: str) -> None:
+    code = PLAIN.replace("    return pipe.to(device)", f"    {line}\n    return pipe.to(device)")
+    verdict = static_gate(task(), code + "\n\ndef shrink(part):\n    part.half()\n")
+    assert not verdict.passed
+    assert len(" ".join(verdict.reasons)) < 300
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "pipe.set_progress_bar_config(disable=True)",
+        "kind = torch.float32; pipe.unet.to(kind)",
+        "other = pipe.to(device); other.scheduler = other.scheduler",
+        "checker = getattr(pipe, 'safety_checker', None)",
+        "held = {'pipe': pipe}; held['size'] = 64",
+    ],
+)
+def test_what_changes_nothing_is_let_through(lines: str) -> None:
+    code = PLAIN.replace("    return pipe.to(device)", f"    {lines}\n    return pipe.to(device)")
+    assert not [why for why in static_gate(task(), code).reasons if "scheduler" not in why]
+
+
 def test_images_may_be_cast() -> None:
     code = PLAIN.replace("    return pipe(", "    made = pipe(").replace(
         ").images\n", ").images\n    return made.astype('float32')\n", 1
