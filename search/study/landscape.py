@@ -66,7 +66,7 @@ class TableSpace(PassSpace):
     """The `Space` of the programs that were recorded; any order of passes that leads to one of them is legal."""
 
     def __init__(self, module: ModuleOp, keys: frozenset[str], vocabulary: Mapping[str, Steps]) -> None:
-        super().__init__(module, memory=5000)  # one space serves every run of a study
+        super().__init__(module, memory=2000)  # one space serves every run of a study
         self._keys, self._vocabulary = keys, vocabulary
 
     @property
@@ -77,7 +77,9 @@ class TableSpace(PassSpace):
     def instances(self, name: str, before: Steps) -> Steps:
         """See `Space`."""
         return tuple(
-            s for s in self._vocabulary.get(name, ()) if not isinstance(super(TableSpace, self).check((*before, s)), Refused)
+            s
+            for s in self._vocabulary.get(name, ())
+            if not isinstance(super(TableSpace, self).check((*before, s)), Refused)
         )
 
     def check(self, steps: Steps) -> Legal | Refused:
