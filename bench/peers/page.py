@@ -93,7 +93,7 @@ def _levels(results: Mapping[str, Any]) -> list[str]:
                 held = [fastest(results.get("finals", {}).values(), level, who)[:1] for who in ("diffopt", kind)]
                 mine, other = (" / ".join(_told(row) for row in rows) for rows in held)
                 lines.append(
-                    f"| {level.name} | {kind} | {mine} | {other or 'none was measured that reaches it'} | not raced | |"
+                    f"| {level.name} | {kind} | {mine} | {other or 'none on held-out prompts yet'} | not raced | |"
                 )
                 continue
             ours, theirs = (results["finals"][race[side]] for side in ("ours", "theirs"))

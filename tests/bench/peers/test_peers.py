@@ -153,7 +153,7 @@ def test_the_page_tells_bars_and_failures() -> None:
     assert "Not measured yet" in text
     assert "≥ 1.5: not told apart" in text  # 1.6 times, but the interval begins at 1.44
     assert "ImportError: no / such thing" in text
-    assert "none was measured that reaches it" in text
+    assert "none on held-out prompts yet" in text
     assert all(peer.source in text for peer in PEERS)
 
 
