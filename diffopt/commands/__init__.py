@@ -19,7 +19,7 @@ from typing import Any, Protocol, cast
 
 from diffopt.ir.errors import DiffoptError
 
-BUILTIN_NAMES = "demo:shapes, or its siblings demo:shapes-edges, -flow, -pixart, -v and -xl"
+BUILTIN_NAMES = "demo:shapes, demo:shapes-flow, demo:shapes-pixart, demo:shapes-xl, demo:shapes-v or demo:shapes-edges"
 """The built-in models, in words; written out, since asking for them takes longer than printing help should."""
 ARTIFACT = "a folder that `diffopt compile` wrote"
 SOURCE = f"a .py script or notebook, a model directory, a hub id, IR text (.mlir), or a built-in model: {BUILTIN_NAMES}"

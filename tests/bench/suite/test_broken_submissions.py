@@ -201,10 +201,10 @@ def evaluator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Evaluator]:
         yield running
 
 
-def gates(evaluator: Evaluator, task: Task, code: str) -> tuple[str, str, str]:
-    """Return the first gate that an answer fails, the kind of error, and the reasons."""
+def gates(evaluator: Evaluator, task: Task, code: str, *, read: bool = True) -> tuple[str, str, str]:
+    """Return the first gate that an answer fails, the kind of error, and the reasons; without `read`, of the measured ones."""
     static = static_gate(task, code)
-    if not static.passed:
+    if read and not static.passed:
         return "static", static.error, "; ".join(static.reasons)
     program = Program("answer", measured_text(code))
     outcome = evaluator.evaluate(program, split="heldout", pairs=(12, 12) if FORKS in code else (1, 1))
@@ -253,7 +253,7 @@ def cast(part):
 
 
 def load"""
-"""What changes a part by another name than the pipeline's is not followed by reading."""
+"""Changes a part by another name than the pipeline's."""
 
 
 def helped(code: str, name: str) -> str:
@@ -312,7 +312,8 @@ def test_the_measured_gates_catch_an_answer_that(evaluator: Evaluator, name: str
     task, code, (gate, error, reason) = OUT_OF_SIGHT[name]
     if reason == "Permission denied" and not landlock_version():
         pytest.skip("this kernel has no Landlock")
-    found = gates(evaluator, task, code)
+    # Some the static gate finds too; the measured gates do not lean on it.
+    found = gates(evaluator, task, code, read=False)
     assert found[:2] == (gate, error), found
     assert reason in found[2], found
 
