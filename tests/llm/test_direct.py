@@ -59,7 +59,8 @@ def test_the_first_gate_reads_and_runs_nothing(code: str, said: str) -> None:
 def test_a_script_too_deep_to_be_read_is_a_reason_and_no_crash(value: str) -> None:
     code = f"x = {value}\ndef load(model, device, engines):\n    pass\n"
     reason = StaticGate(Attributes(names=("missing",)))(code)
-    assert reason.startswith(("it is too deeply nested", "it is not Python"))
+    # How deep is too deep is the interpreter's limit, which libraries raise: what can be read lacks the name.
+    assert reason.startswith(("it is too deeply nested", "it is not Python", "it lacks missing"))
 
 
 def test_gates_close_in_their_order_and_one_script_is_measured_once() -> None:
