@@ -219,10 +219,11 @@ class Engine:
         self, asked: Sequence[Candidate], proposals: Sequence[Proposal], rng: np.random.Generator
     ) -> _Choice | None:
         seen = {self._baseline_key, *(c.key for c in asked)}
-        history = read(self.trials(), self.constraints, self._space)
+        trials = self.trials()
+        history = read(trials, self.constraints, self._space)
         waiting = [c for p in proposals if p.key not in seen and (c := self._proposed(p)) is not None]
         outside = {proposer.name for proposer in self._proposers if getattr(proposer, "outside", False)}
-        doubted = disappointing(self.trials()) | unearned(outside, asked, history)
+        doubted = disappointing(trials) | unearned(outside, asked, history)
         heard = [c for c in waiting if c.origin not in doubted]
         trusted = [c for c in heard if history.trust(c.steps) >= self._settings.trust]
         surrogate = history.surrogate()
@@ -255,7 +256,7 @@ class Engine:
         ]
         pool: list[_Choice] = []
         made: Sequence[_Choice] = [*waiting, *self._offspring(parents, seen, rng, self._settings.offspring)]
-        for left in reversed(range(self._rounds())):
+        for left in reversed(range(self._rounds(history))):
             pool = sorted(
                 [*pool, *self._weighed(surrogate, history, made, flying)], key=lambda choice: choice.rank, reverse=True
             )
@@ -264,10 +265,10 @@ class Engine:
                 made = self._offspring(best, known, rng, self._settings.offspring)
         return pool[0] if pool else None
 
-    def _rounds(self) -> int:
+    def _rounds(self, history: History) -> int:
         """Return how many rounds a measurement is worth, by what those so far took; a resumed run decides the same."""
         most, patience = self._settings.rounds, self._settings.patience
-        took = [seconds_of(outcome) for trial in self.trials() if (outcome := measured(trial)) is not None]
+        took = [seconds_of(outcome) for trial in history.trials if (outcome := measured(trial)) is not None]
         if patience is None or not took:
             return most
         return min(most, max(2, int(patience * median(took) / (PROGRAM_S * self._settings.offspring))))

@@ -64,7 +64,7 @@ class PassSpace:
     """The `Space` of a module and the registered passes.
 
     A pass reads the module alone, so what it does to a program is known by the program's identity, however that came about:
-    each pass is run once on each program. `memory` bounds what is kept.
+    each pass is run once on each program. `memory` programs are kept; of the others, how they came about.
 
     Args:
         device: what the programs are for; passes for other kinds of device are left out where none are given.
@@ -85,14 +85,15 @@ class PassSpace:
         self._passes = _for_device(device) if passes is None else passes
         self._keep_steps, self._costs = keep_steps, costs
         self._memory = memory
-        self._programs: dict[str, ModuleOp] = {}  # by identity; never forgotten, as traces lead on from any of them
+        self._programs: dict[str, ModuleOp] = {}
+        self._ways: dict[str, Steps] = {}  # what leads to a program, by its identity; of all, since it is short
         self._moves: dict[tuple[str, DiffusionPass], str | Refusal] = {}
         self._spaces: dict[tuple[str, str], Steps] = {}
         self._read: dict[str, Mapping[str, float]] = {}
         self._checked: dict[Steps, Legal | Refused] = {}
         self._module = module
         self._start = module_hash(module)
-        self._programs[self._start] = module
+        self._ways[self._start] = ()
         self._baseline = facts(module)
 
     @property
@@ -107,7 +108,7 @@ class PassSpace:
             return ()
         found = self._spaces.get((name, key))
         if found is None:
-            found = tuple(self._passes[name].space(self._programs[key]))
+            found = tuple(self._passes[name].space(self._program(key)))
             _keep(self._spaces, (name, key), found, 20 * self._memory)
         return found
 
@@ -142,13 +143,26 @@ class PassSpace:
         """Return what a surrogate may learn from of a program."""
         found = self._read.get(key)
         if found is None:
-            module = self._programs[key]
+            module = self._program(key)
             read = facts(module)
             # Indicators that the baseline has too say nothing of a change; some hold names and paths.
             changed = {name: value for name, value in read.items() if "=" not in name or name not in self._baseline}
             if self._costs is not None:
                 changed[WORK] = self._predicted(module)
-            found = self._read[key] = {**changed, "steps_kept": float(read["steps"] == self._baseline["steps"])}
+            found = {**changed, "steps_kept": float(read["steps"] == self._baseline["steps"])}
+            _keep(self._read, key, found, 20 * self._memory)
+        return found
+
+    def _program(self, key: str) -> ModuleOp:
+        """Return a program that was met: the one that is kept, or made again."""
+        if key == self._start:
+            return self._module
+        found = self._programs.get(key)
+        if found is None:
+            made = run(Trace(self._ways[key]), self._module)
+            assert isinstance(made, ModuleOp), f"what led to {key} is refused now"
+            _keep(self._programs, key, made, self._memory)
+            found = made
         return found
 
     def _predicted(self, module: ModuleOp) -> float:
@@ -168,10 +182,11 @@ class PassSpace:
             return before
         found = self._moves.get((before, steps[-1]))
         if found is None:
-            module = run(Trace(steps[-1:]), self._programs[before], known_good=before != self._start)
+            module = run(Trace(steps[-1:]), self._program(before), known_good=before != self._start)
             found = module if isinstance(module, Refusal) else module_hash(module)
-            if not isinstance(module, Refusal):
-                self._programs.setdefault(str(found), module)
+            if not isinstance(module, Refusal) and found not in self._ways:
+                self._ways[found] = (*self._ways[before], steps[-1])
+                _keep(self._programs, found, module, self._memory)
             _keep(self._moves, (before, steps[-1]), found, 50 * self._memory)
         return found
 

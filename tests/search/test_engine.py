@@ -353,6 +353,16 @@ def test_the_space_of_a_real_module_is_checked_as_the_pipeline_checks_it(module:
         assert getattr(legal, "key", None) == key(trace, module)
 
 
+def test_what_a_space_forgot_it_makes_again(module: ModuleOp) -> None:
+    proposed = RuleProposer().propose(module, (), 20)
+    large, small = PassSpace(module), PassSpace(module, memory=1)
+    for trace in (*proposed, *reversed(proposed)):
+        assert small.check(trace.passes) == large.check(trace.passes)
+        for name in ("guidance-window", "export"):
+            assert small.instances(name, trace.passes[:1]) == large.instances(name, trace.passes[:1])
+    assert len(small._programs) == 1
+
+
 def test_passes_for_another_kind_of_device_are_left_out(module: ModuleOp) -> None:
     kernels = {name for name, found in registry().items() if found.devices}
     assert "fuse-group-norm" in kernels
