@@ -183,12 +183,16 @@ class PassSpace:
         found = self._moves.get((before, steps[-1]))
         if found is None:
             module = run(Trace(steps[-1:]), self._program(before), known_good=before != self._start)
-            found = module if isinstance(module, Refusal) else module_hash(module)
-            if not isinstance(module, Refusal) and found not in self._ways:
-                self._ways[found] = (*self._ways[before], steps[-1])
-                _keep(self._programs, found, module, self._memory)
+            found = module if isinstance(module, Refusal) else self._met(module, (*self._ways[before], steps[-1]))
             _keep(self._moves, (before, steps[-1]), found, 50 * self._memory)
         return found
+
+    def _met(self, module: ModuleOp, way: Steps) -> str:
+        key = module_hash(module)
+        if key not in self._ways:
+            self._ways[key] = way
+            _keep(self._programs, key, module, self._memory)
+        return key
 
 
 def tidy(steps: Steps, space: Space) -> Steps:
