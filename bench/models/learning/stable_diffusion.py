@@ -62,21 +62,7 @@ class StableDiffusionRecipe(Recipe, ABC):
 
     def network(self) -> nn.Module:
         """See `Recipe`; demo:shapes' own with a deepest level no wider than the middle one."""
-        from diffusers import UNet2DConditionModel
-
-        network: nn.Module = UNet2DConditionModel(
-            sample_size=16,
-            in_channels=4,
-            out_channels=4,
-            block_out_channels=(32, 64, 64),
-            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-            layers_per_block=1,
-            cross_attention_dim=128,
-            attention_head_dim=4,
-            norm_num_groups=8,
-            use_linear_projection=True,
-        )
+        network: nn.Module = shapes_parts.new_unet((32, 64, 64), use_linear_projection=True)
         return network
 
     def feed(self, drawn: Drawn, parts: Parts, device: torch.device) -> Feed:

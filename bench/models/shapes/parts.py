@@ -43,21 +43,22 @@ def new_vae() -> AutoencoderKL:
     )
 
 
-def new_unet() -> UNet2DConditionModel:
-    """Return an untrained denoiser (2.8 M parameters); `attention_head_dim` means the number of heads."""
+def new_unet(widths: tuple[int, ...] = (32, 64, 96), **further: Any) -> UNet2DConditionModel:
+    """Return an untrained denoiser (2.8 M parameters at these widths); `attention_head_dim` means the number of heads."""
     from diffusers import UNet2DConditionModel
 
     return UNet2DConditionModel(
         sample_size=16,
         in_channels=4,
         out_channels=4,
-        block_out_channels=(32, 64, 96),
+        block_out_channels=widths,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         layers_per_block=1,
         cross_attention_dim=128,
         attention_head_dim=4,
         norm_num_groups=8,
+        **further,
     )
 
 
