@@ -12,6 +12,7 @@ from diffopt.bench.outcome import Measured
 from diffopt.bench.workload import Workload
 from diffopt.events import Listener, Stage, silence
 from diffopt.finals import Final, choose, holds
+from diffopt.ir.description import vae_scale
 from diffopt.ir.dialect import components
 from diffopt.ir.errors import DiffoptError
 from diffopt.search.goals import shortfalls
@@ -96,8 +97,7 @@ class Envelope:
 
     def _fits(self, module: ModuleOp) -> None:
         vae = components(module).get("vae")
-        blocks = vae.config.get("block_out_channels") if vae is not None else None
-        factor = 2 ** (len(blocks) - 1) if isinstance(blocks, list) and blocks else 1
+        factor = (vae_scale(vae.config) if vae is not None else None) or 1
         for height, width in self.sizes:
             if height % factor or width % factor:
                 reason = f"{width}x{height} cannot be drawn: the VAE makes sides that are multiples of {factor}"

@@ -266,6 +266,12 @@ def _check(description: PipelineDescription) -> None:
             raise DiffoptError(f"{name}={value} is out of range", where=where)
 
 
+def vae_scale(config: Mapping[str, object]) -> int | None:
+    """Return how many pixels a side one value of a latent stands for, by the VAE's configuration; None where it does not tell."""
+    blocks = config.get("block_out_channels")
+    return 2 ** (len(blocks) - 1) if isinstance(blocks, list) and blocks else None
+
+
 def is_name(text: str) -> bool:
     """Tell whether a text may stand as a name in emitted code."""
     return text.isascii() and text.isidentifier() and not keyword.iskeyword(text)

@@ -16,6 +16,7 @@ from diffopt.ir.description import (
     ComponentDescription,
     PipelineDescription,
     Unknown,
+    vae_scale,
 )
 from diffopt.ir.errors import DiffoptError
 from diffopt.ir.model_index import CONFIG_FILES, ModelIndex, read_index
@@ -253,7 +254,7 @@ def _size(known: PipelineClass | None, index: ModelIndex, sized: bool) -> tuple[
     blocks = configs.get("vae", {}).get("block_out_channels")
     if isinstance(blocks, list) and len(blocks) > MOST_BLOCKS:
         raise DiffoptError(f"a VAE of {len(blocks)} blocks is none", where=f"{index.pipeline_class}: vae/config.json")
-    scale = 2 ** (len(blocks) - 1) if isinstance(blocks, list) and blocks else 8
+    scale = vae_scale(configs.get("vae", {})) or 8
     sample = denoiser.get("sample_size")
     if isinstance(sample, list) and len(sample) == 2 and all(isinstance(s, int) for s in sample):
         height, width = (int(s) for s in sample if isinstance(s, int))

@@ -9,6 +9,7 @@ from typing import Self
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
 
+from diffopt.ir.description import vae_scale
 from diffopt.ir.dialect import components
 from diffopt.passes.base import DiffusionPass, Example, Family, Refusal, Tier
 
@@ -55,8 +56,7 @@ class TileVae(DiffusionPass):
         vae = components(module).get("vae")
         if vae is None or not vae.class_name.data.endswith(".AutoencoderKL"):
             return Refusal("there is no AutoencoderKL", "@vae" if vae else "@pipeline", "wrong-kind")
-        blocks = vae.config.get("block_out_channels")
-        scale = 2 ** (len(blocks) - 1) if isinstance(blocks, list) else 1
+        scale = vae_scale(vae.config) or 1
         if self.tile % scale or self.tile < 2 * scale:
             return Refusal(f"a tile of {self.tile} is no multiple of the {scale} pixels of a latent", "@vae")
         return None
