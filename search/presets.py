@@ -86,6 +86,23 @@ class RuleProposer:
                 yield Trace.parse(program.replace(ENGINE, engine))
 
 
+@dataclass(frozen=True)
+class Listed:
+    """Proposes what it was given.
+
+    Args:
+        outside: whether it stands for plans from outside, as a language model's; see `standing.unearned`.
+    """
+
+    traces: Sequence[Trace]
+    name: str = "rules"
+    outside: bool = False
+
+    def propose(self, module: ModuleOp, history: Sequence[Trial], count: int) -> list[Trace]:
+        """See `Proposer`."""
+        return list(self.traces[:count])
+
+
 def without_engines(module: ModuleOp) -> list[Trace]:
     """Return what the presets come to where no engine may be built: the same, without one, each program once."""
     found: dict[str, Trace] = {}

@@ -17,10 +17,9 @@ from diffopt.bench.suite.results import text_hash
 from diffopt.bench.suite.task import QUALITY_LOSS
 from diffopt.bench.suite.writing import plain_script
 from diffopt.passes.base import DiffusionPass, Refusal, registry
-from diffopt.passes.pipeline import Trace
 from diffopt.search.goals import Constraints, Level
-from diffopt.search.presets import RuleProposer, without_engines
-from diffopt.search.records import Candidate, Proposer, Trial
+from diffopt.search.presets import Listed, RuleProposer, without_engines
+from diffopt.search.records import Candidate, Proposer
 from diffopt.search.space import Legal, PassSpace, Refused, Steps
 from diffopt.search.study.problem import Aim
 
@@ -117,18 +116,6 @@ class BaselineProblem:
     def seeds(self) -> Sequence[Proposer]:
         """See `Searchable`."""
         return (RuleProposer(),) if self._whole else (Listed(without_engines(self.module)),)
-
-
-@dataclass(frozen=True)
-class Listed:
-    """Proposes what it was given."""
-
-    traces: Sequence[Trace]
-    name: str = "rules"
-
-    def propose(self, module: ModuleOp, history: Sequence[Trial], count: int) -> list[Trace]:
-        """See `Proposer`."""
-        return list(self.traces[:count])
 
 
 def told(record: Record) -> Outcome:

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from xdsl.dialects.builtin import ModuleOp
 
 from diffopt.bench.device import environment
 from diffopt.passes.pipeline import Trace
 from diffopt.search.goals import measured
+from diffopt.search.presets import Listed
 from diffopt.search.records import Candidate, Proposer, Trial
 from diffopt.search.repair import repair
 from diffopt.search.space import Legal, Steps
@@ -37,17 +37,8 @@ NONE_RUNS = 3
 OUTSIDE = frozenset({"expert", "mediocre", "adversarial"})
 
 
-class Listed:
-    """Proposes what it was given; from outside, as a language model does."""
-
-    outside = True
-
-    def __init__(self, name: str, traces: Sequence[Trace]) -> None:
-        self.name, self._traces = name, list(traces)
-
-    def propose(self, module: ModuleOp, history: Sequence[Trial], count: int) -> list[Trace]:
-        """See `Proposer`."""
-        return self._traces[:count]
+def _plans(name: str, traces: Sequence[Trace]) -> Listed:
+    return Listed(traces, name, outside=True)
 
 
 def planners(problem: Problem, seed: int) -> dict[str, tuple[Proposer, ...]]:
@@ -58,11 +49,11 @@ def planners(problem: Problem, seed: int) -> dict[str, tuple[Proposer, ...]]:
     illegal = [Trace(tuple(reversed(steps))) for steps in drawn if len(steps) > 1]
     refused = [trace for trace in illegal if not isinstance(problem.space.check(trace.passes), Legal)][:PLANS]
     known = [trace for proposer in problem.seeds() for trace in proposer.propose(problem.module, (), PLANS)]
-    adversarial = Listed("adversarial", [*refused, *map(Trace, worst), *map(Trace, worst)])
+    adversarial = _plans("adversarial", [*refused, *map(Trace, worst), *map(Trace, worst)])
     return {
         "none": (),
-        "expert": (Listed("expert", known),),
-        "mediocre": (Listed("mediocre", [Trace(steps) for steps in drawn[:PLANS]]),),
+        "expert": (_plans("expert", known),),
+        "mediocre": (_plans("mediocre", [Trace(steps) for steps in drawn[:PLANS]]),),
         "adversarial": (adversarial,),
         "rules": tuple(problem.seeds()),
         "rules and adversarial": (adversarial, *problem.seeds()),
