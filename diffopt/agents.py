@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from diffopt.ir.rewrite import Rewriter
     from diffopt.llm.client import Client
     from diffopt.llm.library import Library
+    from diffopt.llm.transcript import Transcript
     from diffopt.search.records import Proposer
     from diffopt.search.space import Space
 
@@ -150,6 +151,19 @@ def client_for(environment: Mapping[str, str], settings: LlmSettings) -> Client:
     if settings.replay is None:
         client.check()
     return client
+
+
+def transcript_for(client: Client, settings: LlmSettings, place: Path) -> Transcript:
+    """Return the transcript that a client goes on with: the one to replay alone, or the one at `place`, read first.
+
+    Raises:
+        DiffoptError: it is missing where it is replayed, or cannot be read.
+    """
+    from diffopt.llm.transcript import Transcript
+
+    transcript = Transcript(settings.replay or place, mode="record" if settings.replay is None else "replay")
+    client.take_up(transcript)
+    return transcript
 
 
 def describe_goal(goal: Goal) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import diffopt
-from diffopt.agents import LlmSettings, client_for
+from diffopt.agents import LlmSettings, client_for, transcript_for
 from diffopt.bench.disk import make_folder, write_text
 from diffopt.bench.environment import needed_to_run
 from diffopt.bench.evaluate import Evaluator, Measured, Outcome, Program, Split, outcome_from_json
@@ -26,7 +26,6 @@ from diffopt.llm.debugger import Effort, Mended
 from diffopt.llm.direct import Attributes, Direct, Gate, Script, gates, judge
 from diffopt.llm.sandbox import LEVELS, level_of
 from diffopt.llm.template import with_folder
-from diffopt.llm.transcript import Transcript
 from diffopt.session import FINAL_PAIRS, REST_S, SEARCH_PAIRS
 
 FORMAT = 1
@@ -114,8 +113,7 @@ def direct(
     client = client_for(environment, llm)
     place = Path(out)
     folder = _folder(place, resume=resume, force=force)
-    transcript = Transcript(llm.replay or folder / TRANSCRIPT, mode="record" if llm.replay is None else "replay")
-    client.take_up(transcript)
+    transcript = transcript_for(client, llm, folder / TRANSCRIPT)
     work = workload_of([reference], prompts, size, seed)
     with Evaluator(
         reference.program, work, work=folder / "work", engines=folder / "engines", device=target,

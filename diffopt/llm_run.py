@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffopt.agents import Agent, LlmSettings, describe_goal
+from diffopt.agents import Agent, LlmSettings, describe_goal, transcript_for
 from diffopt.bench.device import devices
 from diffopt.bench.disk import write_text
 from diffopt.bench.outcome import Measured, Outcome
@@ -26,7 +26,6 @@ from diffopt.llm.planner import Planner
 from diffopt.llm.rewriter import SandboxedRewriter
 from diffopt.llm.sandbox import Limits
 from diffopt.llm.sequential import Sequential
-from diffopt.llm.transcript import Transcript
 from diffopt.passes.base import Refusal
 from diffopt.passes.pipeline import Trace, applied, key
 from diffopt.search.goals import violation
@@ -70,9 +69,7 @@ class LlmRun:
         self._constraints = goal.constraints()
         found = devices(accelerators=target != "cpu")
         self._device = next((d for d in found if str(d["device"]).startswith(target)), found[0])
-        replayed = settings.replay is not None
-        self._transcript = Transcript(settings.replay or folder / "llm.jsonl", mode="replay" if replayed else "record")
-        client.take_up(self._transcript)
+        self._transcript = transcript_for(client, settings, folder / "llm.jsonl")
         self._lessons = data / "lessons.jsonl"
         self._situation = Situation.of(module, target)
         self._knowledge = self._known()

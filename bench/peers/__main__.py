@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import sys
 import time
@@ -89,7 +90,7 @@ def _measure(given: argparse.Namespace, home: Path) -> None:
     }
     found["versions"] = found.get("versions", {}) | {name: versions_in(name, home) for name in sorted(told)}
     work = given.work.resolve()
-    with Servers(home.resolve(), work / "servers", given.threads, dict(_environment())) as servers:
+    with Servers(home.resolve(), work / "servers", given.threads, os.environ) as servers:
         for name in given.models.split(","):
             model = builtin(name)
             if model is None:
@@ -123,12 +124,6 @@ def _keep(out: Path, found: dict[str, Any]) -> None:
     part = out.with_suffix(".part")
     part.write_text(json.dumps(found, indent=1, default=str) + "\n", encoding="utf-8")
     part.replace(out)
-
-
-def _environment() -> dict[str, str]:
-    import os
-
-    return dict(os.environ)
 
 
 if __name__ == "__main__":

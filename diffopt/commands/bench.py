@@ -146,19 +146,15 @@ def _search(options: argparse.Namespace) -> int:
 
 def _direct_arm(options: argparse.Namespace, output: Path) -> Arm:
     """Return the arm that has a language model write scripts; its transcript stands beside the results."""
-    from diffopt.agents import client_for
-    from diffopt.llm.transcript import Transcript
+    from diffopt.agents import client_for, transcript_for
+    from diffopt.diffbench.direct_arm import DirectArm
     from diffopt.llm_options import llm_settings
-    from diffopt.task_arm import DirectArm
 
     llm = llm_settings(options)
     if llm.passes:
         raise DiffoptError("the arm writes scripts, no passes", where="--llm-passes", hint="leave it out")
     client = client_for(os.environ, llm)
-    name = output.with_name(f"{output.name}.llm.jsonl")
-    transcript = Transcript(llm.replay or name, mode="record" if llm.replay is None else "replay")
-    client.take_up(transcript)
-    return DirectArm(client, transcript)
+    return DirectArm(client, transcript_for(client, llm, output.with_name(f"{output.name}.llm.jsonl")))
 
 
 def _report(options: argparse.Namespace) -> int:

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from diffopt.diffbench.problem import BaselineProblem
     from diffopt.llm.planner import Planner
 
+ARMS_HELP = (
+    "who searches, of ours,rules,random,tpe,nsga2,diffagent,best-of-n,sequential,ours-whole (default: all); diffagent, best-of-n"
+    " and sequential plan with the language model that is given here, and with random changes where none is"
+)
+
 PROMPTS, PAIRS = 8, (4, 4)
 """Of the search: what a candidate is measured with."""
 
@@ -25,13 +30,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the search itself."""
     parser.add_argument("--baselines", type=int, metavar="N", help="the first N, of each family in turn (default: all)")
     parser.add_argument("--seed", type=int, default=0, help="of the tasks: 0 is public, others are held out")
-    parser.add_argument("--arms", default="", help="who searches, such as ours,random (default: all)")
+    parser.add_argument("--arms", default="", help=ARMS_HELP)
     parser.add_argument("--budgets", default="1,28,60", help="of measured candidates (default: %(default)s)")
     parser.add_argument("--minutes", type=float, help="start no measurement after these; a later run goes on")
     parser.add_argument("--store", metavar="FILE", help="of what was measured (default: beside the output)")
     parser.add_argument("--work", metavar="DIR", help="engines and reference images (default: beside the store)")
     parser.add_argument("-o", "--output", default="out/diffbench-searches.json.gz", help="(default: %(default)s)")
-    add_llm(parser)
+    add_llm(parser, passes=argparse.SUPPRESS)
 
 
 def searched(options: argparse.Namespace, judging: Protocol, listen: Callable[[str], None]) -> Searches:
@@ -89,12 +94,11 @@ def _planner(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     """Return who plans, where an endpoint or a transcript is given."""
     if not (options.llm_base_url or options.llm_model or options.llm_replay):
         return {}
-    from diffopt.agents import client_for
+    from diffopt.agents import client_for, transcript_for
     from diffopt.bench.device import devices
     from diffopt.bench.disk import make_folder
     from diffopt.diffbench.problem import WORDS
     from diffopt.llm.planner import Planner
-    from diffopt.llm.transcript import Transcript
 
     settings = llm_settings(options)
     goal = (
@@ -105,10 +109,8 @@ def _planner(options: argparse.Namespace, work: Path) -> dict[str, Any]:
 
     def plan(problem: BaselineProblem, seed: int) -> Planner:
         # A search that is taken up again, or goes on to a larger budget, asks from the beginning and pays for nothing twice.
-        file = settings.replay or make_folder(work / "llm") / f"{str(problem.baseline).replace(' ', '-')}.jsonl"
+        file = make_folder(work / "llm") / f"{str(problem.baseline).replace(' ', '-')}.jsonl"
         client = client_for(os.environ, settings)
-        transcript = Transcript(file, mode="record" if settings.replay is None else "replay")
-        client.take_up(transcript)
-        return Planner(client, transcript, goal=goal, device=facts)
+        return Planner(client, transcript_for(client, settings, file), goal=goal, device=facts)
 
     return {"planner": f"the language model {options.llm_model or 'of a transcript'}", "plan": plan}

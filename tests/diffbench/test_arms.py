@@ -10,7 +10,7 @@ import pytest
 
 from diffopt.bench.outcome import Failed, Outcome
 from diffopt.diffbench.arms import ARMS, Measuring, mechanical
-from diffopt.diffbench.command import _planner, add_arguments
+from diffopt.diffbench.command import ARMS_HELP, _planner, add_arguments
 from diffopt.diffbench.mechanical import MechanicalPlanner
 from diffopt.diffbench.problem import WORDS, BaselineProblem
 from diffopt.diffbench.running import baselines_of
@@ -113,3 +113,9 @@ def test_a_wrong_option_is_said_in_one_line(given: tuple[str, str], what: str, t
 
     with pytest.raises(DiffoptError, match=what):
         searched(options(*given, "-o", str(tmp_path / "out.json.gz")), Protocol(), print)
+
+
+def test_help_names_every_arm_and_says_who_plans() -> None:
+    named = ARMS_HELP.split(" of ")[1].split(" (")[0]
+    assert named.split(",") == list(ARMS)
+    assert all(name in ARMS_HELP.split(";")[1] for name, arm in ARMS.items() if arm.plans)

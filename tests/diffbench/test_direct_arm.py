@@ -13,7 +13,7 @@ from diffopt.bench.suite.results import read_results
 from diffopt.bench.suite.running import Choice, chosen
 from diffopt.bench.suite.task import Task
 from diffopt.cli import main
-from diffopt.task_arm import functions
+from diffopt.diffbench.direct_arm import functions
 from tests.llm.conftest import ScriptedEndpoint, endpoint
 
 __all__ = ["endpoint"]
