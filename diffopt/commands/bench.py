@@ -84,6 +84,8 @@ def _tasks(options: argparse.Namespace) -> int:
         print_json({"tasks": [task.to_json() for task in found]})
     else:
         sys.stdout.writelines(f"{task.id}  {task.prompt}\n" for task in found)
+        if any(task.target is not None for task in found):
+            _say("targets in braces are set on the machine at hand, by diffopt bench search")
     return 0
 
 

@@ -18,6 +18,15 @@ def test_tasks_are_printed_whole(capsys: pytest.CaptureFixture[str]) -> None:
     assert {"id", "prompt", "specification", "expected", "reference"} <= set(found[0])
 
 
+def test_words_with_an_open_target_say_what_sets_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "tasks", "--count", "1", "--levels", "4"]) == 0
+    printed = capsys.readouterr()
+    assert "target: " in printed.out
+    assert "diffopt bench search" in printed.err
+    assert main(["bench", "tasks", "--count", "1", "--levels", "1"]) == 0
+    assert not capsys.readouterr().err
+
+
 def test_scripts_of_a_folder_are_judged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "L1-039.py").write_text("import torch\n")
     out = tmp_path / "r.json"
